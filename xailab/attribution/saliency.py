@@ -1,0 +1,295 @@
+"""Explanations out of one backward pass: which way does the score move when a pixel moves?
+
+Lesson 06 teaches this file. All functions take `(model, x, target)` and give one number per input
+number, in units of score per unit of input (`input_x_gradient`: in units of the score).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xailab.core.checks import Model, Target, check_input, check_positive, split_target
+from xailab.core.registry import method
+from xailab.core.scores import batched_gradients, gradients_of, graph, input_gradient, scores_of
+from xailab.core.state import frozen
+
+
+@method()
+def saliency(model: Model, x: Tensor, target: Target, *, absolute: bool = False) -> Tensor:
+    r"""Gradient of the target's score with respect to the input.
+
+    $$S = \frac{\partial f_t(x)}{\partial x}$$
+
+    This is sensitivity, not contribution: the gradient of $3x$ is 3 wherever $x$ is.
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        absolute: return $|S|$, as Simonyan et al. draw it.
+
+    Returns:
+        The shape of `x`, in units of the score per unit of `x`.
+
+    Raises:
+        TypeError: `x` is not a float tensor, or `target` not an integer.
+        ValueError: NaN in `x`, wrong shape, target out of range.
+
+    Reference: Simonyan, Vedaldi, Zisserman (2013), Deep Inside Convolutional Networks:
+        Visualising Image Classification Models and Saliency Maps.
+    Elsewhere: captum `Saliency` (takes the absolute value by default).
+
+    >>> net = nn.Linear(2, 1)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
+    >>> saliency(net, torch.tensor([[1.0, 1.0]]), 0)
+    tensor([[ 3., -2.]])
+    """
+    gradient = input_gradient(model, check_input(model, x), target)
+    return gradient.abs() if absolute else gradient
+
+
+@method()
+def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+    r"""Input times gradient: what each input number adds if the model were linear.
+
+    $$A = x \odot \frac{\partial f_t(x)}{\partial x}$$
+
+    For a linear model without offset the numbers add up to the score; a bias is left out.
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+
+    Returns:
+        The shape of `x`, in units of the score.
+
+    Raises:
+        TypeError, ValueError: as for `saliency`.
+
+    Reference: Shrikumar, Greenside, Shcherbina, Kundaje (2016), Not Just a Black Box: Learning
+        Important Features Through Propagating Activation Differences.
+    Elsewhere: captum `InputXGradient`.
+
+    >>> net = nn.Linear(2, 1)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
+    >>> input_x_gradient(net, torch.tensor([[1.0, 2.0]]), 0)
+    tensor([[ 3., -4.]])
+    """
+    return x.detach() * saliency(model, x, target)
+
+
+@method("relu")
+def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    r"""Backward pass that keeps only positive gradients at every ReLU.
+
+    $$R^{l} = \mathbb 1[a^l > 0] \cdot \mathbb 1[R^{l+1} > 0] \cdot R^{l+1}$$
+
+    $a^l$ is the ReLU's input, $R^{l+1}$ the signal from above. It draws clean edges, and it
+    draws them for a network with random weights too (Adebayo et al. 2018).
+
+    Args:
+        model: its ReLUs must be modules (`nn.ReLU`, `nn.ReLU6`), never function calls.
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+
+    Returns:
+        The shape of `x`, in units of the score per unit of `x`.
+
+    Raises:
+        TypeError: as for `saliency`, or a model that is not an `nn.Module`.
+        ValueError: as for `saliency`, or a model without ReLU modules, or with a functional one.
+
+    Reference: Springenberg, Dosovitskiy, Brox, Riedmiller (2014), Striving for Simplicity: The
+        All Convolutional Net.
+    Elsewhere: captum `GuidedBackprop`.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    >>> for layer, weight in ((net[0], 2.0), (net[2], -3.0)):
+    ...     _ = layer.weight.data.fill_(weight), layer.bias.data.fill_(1.0)
+    >>> x = torch.tensor([[1.0]])
+    >>> saliency(net, x, 0), guided_backprop(net, x, 0)
+    (tensor([[-6.]]), tensor([[0.]]))
+    """
+    return _rectified(_Guided, model, x, target)
+
+
+@method("relu")
+def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    r"""Backward pass with a ReLU on the signal itself, blind to what the forward pass did.
+
+    $$R^{l} = \mathbb 1[R^{l+1} > 0] \cdot R^{l+1}$$
+
+    Args:
+        model: its ReLUs must be modules (`nn.ReLU`, `nn.ReLU6`), never function calls.
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+
+    Returns:
+        The shape of `x`, in units of the score per unit of `x`.
+
+    Raises:
+        TypeError, ValueError: as for `guided_backprop`.
+
+    Reference: Zeiler, Fergus (2013), Visualizing and Understanding Convolutional Networks.
+    Elsewhere: captum `Deconvolution`.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+    >>> for layer, weight in ((net[0], -2.0), (net[2], 3.0)):
+    ...     _ = layer.weight.data.fill_(weight)
+    >>> x = torch.tensor([[1.0]])  # the ReLU is off: its input is -2
+    >>> saliency(net, x, 0).item(), deconvnet(net, x, 0).item()
+    (0.0, -6.0)
+    """
+    return _rectified(_Deconv, model, x, target)
+
+
+@method()
+def smoothgrad(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    *,
+    noise: float = 0.1,
+    n_samples: int = 25,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Mean gradient over noisy copies of the input.
+
+    $$\hat S = \frac{1}{n} \sum_{k=1}^{n} \frac{\partial f_t(x + \epsilon_k)}{\partial x}, \qquad
+      \epsilon_k \sim \mathcal N\big(0, (\text{noise} \cdot (x_{max} - x_{min}))^2\big)$$
+
+    Every row sees the same draws, so a batch gives what its rows give one by one.
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        noise: standard deviation of the noise as a share of the row's own range.
+        n_samples: noisy copies of each row.
+        seed: of the noise; the global random state is neither used nor changed.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, in units of the score per unit of `x`.
+
+    Raises:
+        TypeError, ValueError: as for `saliency`; `noise` < 0, `n_samples` < 1.
+
+    Reference: Smilkov, Thorat, Kim, Viégas, Wattenberg (2017), SmoothGrad: removing noise by
+        adding noise.
+    Elsewhere: captum `NoiseTunnel(Saliency(...))`, whose `stdevs` are in units of `x`.
+
+    >>> net = nn.Linear(2, 1)
+    >>> torch.allclose(smoothgrad(net, torch.ones(1, 2), 0), net.weight)
+    True
+    """
+    x = check_input(model, x).detach()
+    if not noise >= 0:
+        raise ValueError(f"noise must be at least 0, got {noise}")
+    shape = (check_positive("n_samples", n_samples), *x.shape[1:])
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
+    means = []
+    for row, t in zip(x, split_target(target, len(x)), strict=True):
+        copies = row + noise * (row.max() - row.min()) * draws
+        means.append(batched_gradients(model, copies, t, batch_size=batch_size).mean(0))
+    return torch.stack(means)
+
+
+class _Guided(torch.autograd.Function):
+    """ReLU whose backward keeps what is positive below and above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cap: float) -> Tensor:
+        ctx.save_for_backward((x > 0) & (x < cap))
+        return x.clamp(0, cap)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
+        (passed,) = ctx.saved_tensors
+        return signal.clamp(min=0) * passed, None
+
+
+class _Deconv(torch.autograd.Function):
+    """ReLU whose backward is a ReLU on the signal from above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cap: float) -> Tensor:
+        return x.clamp(0, cap)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
+        return signal.clamp(min=0), None
+
+
+def _rectified(
+    rule: type[_Guided] | type[_Deconv], model: nn.Module, x: Tensor, target: Target
+) -> Tensor:
+    """Gradient of the score with every ReLU's backward pass replaced by the rule."""
+    x, relus = check_input(model, x), _relus(model)
+    with frozen(model), graph(), _replaced(relus, rule):
+        leaf = x.detach().clone().requires_grad_()
+        scores = scores_of(model, leaf, target)
+        _refuse_functional_relus(scores)
+        return gradients_of(scores, leaf)
+
+
+def _relus(model: nn.Module) -> list[nn.Module]:
+    """Return the ReLU modules of the model."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
+    relus: list[nn.Module] = [
+        module for module in model.modules() if isinstance(module, (nn.ReLU, nn.ReLU6))
+    ]
+    if not relus:
+        raise ValueError("the model has no ReLU modules (nn.ReLU or nn.ReLU6) to work on")
+    return relus
+
+
+@contextmanager
+def _replaced(relus: list[nn.Module], rule: Any) -> Iterator[None]:
+    """Compute these ReLUs by the rule inside the block.
+
+    An instance's own `forward` hides its class's; unlike a backward hook it also serves modules
+    that work in place.
+    """
+    own = [(relu, relu.__dict__["forward"]) for relu in relus if "forward" in relu.__dict__]
+    try:
+        for relu in relus:
+            cap = 6.0 if isinstance(relu, nn.ReLU6) else float("inf")
+            relu.__dict__["forward"] = lambda x, cap=cap: rule.apply(x, cap)
+        yield
+    finally:
+        for relu in relus:
+            relu.__dict__.pop("forward", None)
+        for relu, forward in own:
+            relu.__dict__["forward"] = forward
+
+
+def _refuse_functional_relus(scores: Tensor) -> None:
+    """Raise if the recorded graph still holds a plain ReLU: it would pass the plain gradient."""
+    waiting, seen = [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if _is_relu(node):
+            raise ValueError(
+                f"the model calls a ReLU as a function ({node.name()}): "
+                "write every one as a module (nn.ReLU) so that its backward pass can be replaced"
+            )
+        waiting.extend(parent for parent, _ in node.next_functions)
+
+
+def _is_relu(node: Any) -> bool:
+    """Tell whether a node of the graph cuts off what is below zero."""
+    if node.name().startswith(("ReluBackward", "ThresholdBackward")):
+        return True
+    clamps = node.name().startswith(("ClampMinBackward", "ClampBackward", "HardtanhBackward"))
+    return clamps and getattr(node, "_saved_min", getattr(node, "_saved_min_val", None)) == 0

@@ -1,0 +1,125 @@
+"""What every method asks of its input, and what it says when the answer is no."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Model = Callable[[Tensor], Tensor]
+Target = int | Tensor | np.ndarray | list[int] | None
+
+
+class InputError(ValueError, RuntimeError):
+    """A model refused the shape of `x`: torch's `RuntimeError`, and a `ValueError` as promised."""
+
+
+def check_input(model: Model, x: Any) -> Tensor:
+    """Return `x` if it is a non-empty, finite batch of floats on the model's dtype and device.
+
+    Raises:
+        TypeError: not a tensor, not floating point, or another dtype than the model's weights.
+        ValueError: no batch dimension, an empty batch, NaN or infinity, another device.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must hold floating-point numbers, got {x.dtype}")
+    if x.ndim < 2:
+        raise ValueError(f"x must have the batch first, like (N, ...), got shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"x is empty: shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"x holds {bad} values that are NaN or infinite")
+    _check_weights(model, x)
+    return x
+
+
+def _check_weights(model: Model, x: Tensor) -> None:
+    """Compare dtype and device with the model's first floating-point parameter."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    weight = next((p for p in parameters if p.is_floating_point()), None)
+    if weight is None:
+        return
+    if weight.dtype != x.dtype:
+        raise TypeError(f"x is {x.dtype}, but the model's weights are {weight.dtype}")
+    if weight.device != x.device:
+        raise ValueError(f"x is on {x.device}, but the model is on {weight.device}")
+
+
+def check_target(target: Any, outputs: Tensor) -> Tensor | None:
+    """Turn a target into one class index per row, or None for a single-output model.
+
+    Args:
+        target: int, (N,) integers, or None where the model has one output.
+        outputs: (N,) or (N, K), what the model gave.
+
+    Returns:
+        (N,) int64 on the outputs' device; None when there is nothing to choose.
+
+    Raises:
+        TypeError: a target that is not an integer or integers.
+        ValueError: out of range (negative ones too), wrong shape, None with several outputs, or
+            a class asked of a model that has none.
+    """
+    n, k = outputs.shape[0], 1 if outputs.ndim == 1 else outputs.shape[1]
+    if target is None:
+        if k > 1:
+            raise ValueError(
+                f"target=None, but the model has {k} outputs: say which one (0..{k - 1})"
+            )
+        return None
+    index = torch.tensor(split_target(target, n), device=outputs.device)
+    if outputs.ndim == 1:
+        raise ValueError("the model has a single output of shape (N,): pass target=None")
+    if int(index.min()) < 0 or int(index.max()) >= k:
+        raise ValueError(f"target must lie in 0..{k - 1}, got {target}")
+    return index
+
+
+def _integers(target: Any) -> Tensor:
+    """Return the target as int64, refusing floats, bools and text."""
+    if not isinstance(target, (Tensor, np.ndarray, np.generic, int, list, tuple)):
+        raise TypeError(f"target must be an int or integers, got {type(target).__name__}")
+    array = (
+        target.detach().cpu() if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
+    )
+    if array.dtype == torch.bool or array.is_floating_point() or array.is_complex():
+        raise TypeError(f"target must hold integers, got {array.dtype}")
+    return array.long()
+
+
+def split_target(target: Target, n: int) -> list[int | None]:
+    """Return one target per row; whether it is in range is seen when the model has answered.
+
+    Raises:
+        TypeError, ValueError: as `check_target` for type and shape.
+
+    >>> split_target(3, 2), split_target(None, 1)
+    ([3, 3], [None])
+    """
+    if target is None:
+        return [None] * n
+    index = _integers(target)
+    if index.ndim > 1 or (index.ndim == 1 and len(index) != n):
+        raise ValueError(f"target must be an int or have shape ({n},), got {tuple(index.shape)}")
+    return [int(i) for i in index.expand(n)]
+
+
+def check_positive(name: str, value: Any) -> int:
+    """Return a count (samples, steps, rows) if it is an integer of at least one.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: smaller than one.
+
+    >>> check_positive("n_samples", 25)
+    25
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)

@@ -1,0 +1,81 @@
+"""Finding a layer by name and keeping what it computes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the submodule with this dotted name.
+
+    Raises:
+        TypeError: the model is not an `nn.Module`, or the name is not a string.
+        ValueError: no such layer; the message lists near names.
+
+    >>> find_layer(nn.Sequential(nn.ReLU()), "0")
+    ReLU()
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a layer can be found only in an nn.Module, not in {type(model).__name__}")
+    if not isinstance(name, str):
+        raise TypeError(f"layer must be a dotted module name (str), got {type(name).__name__}")
+    known = dict(model.named_modules())
+    if name and name in known:
+        return known[name]
+    names = [known_name for known_name in known if known_name]
+    near = get_close_matches(name, names, n=5, cutoff=0.4) or names[-5:]
+    raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
+
+
+@contextmanager
+def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Keep the outputs of named layers of every forward pass inside the `with` block.
+
+    The tensors stay in the autograd graph, so that gradients with respect to them can be asked
+    for. The mapping holds the latest pass; the hooks are gone when the block ends.
+
+    Args:
+        model: the network.
+        layers: one dotted module name or several.
+
+    Yields:
+        A mapping name -> output of that layer, filled by each forward pass.
+
+    Raises:
+        ValueError: a layer that does not exist, or that ran more than once in one pass (which
+            of its outputs is meant?).
+        TypeError: a layer whose output is not one tensor.
+
+    Elsewhere: captum's `LayerActivation`, torchvision's `create_feature_extractor`.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> with capture(net, "0") as kept:
+    ...     logits = net(net[0].weight.new_ones(1, 2))
+    >>> kept["0"].shape
+    torch.Size([1, 3])
+    """
+    names = [layers] if isinstance(layers, str) else list(layers)
+    modules = {name: find_layer(model, name) for name in names}
+    kept: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise TypeError(f"layer {name!r} returns {type(output).__name__}, not one tensor")
+            if name in kept:
+                raise ValueError(f"layer {name!r} ran more than once in one forward pass")
+            kept[name] = output
+            return output.clone()  # a later in-place layer must not overwrite what we keep
+
+        return keep
+
+    handles = [model.register_forward_pre_hook(lambda *_: kept.clear())]
+    try:
+        handles += [module.register_forward_hook(keeper(name)) for name, module in modules.items()]
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,96 @@
+"""One number per row, the score to be explained, and its gradients."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from xailab.core.batching import batched
+from xailab.core.checks import InputError, Model, Target, check_target
+from xailab.core.state import frozen
+
+# Words of torch's complaints about shapes; anything else is the model's own error and passes.
+_SHAPE = re.compile(r"shape|size|dimension|channels|expected .*input|[0-9]D", re.IGNORECASE)
+
+
+def outputs_of(model: Model, x: Tensor) -> Tensor:
+    """Return the model's outputs, (N,) or (N, K).
+
+    Raises:
+        ValueError: the model refuses the shape of `x`, or does not answer row by row.
+        TypeError: it returns something else than a tensor.
+    """
+    try:
+        outputs = model(x.clone())  # a first layer that works in place must not change x
+    except RuntimeError as error:
+        if type(error) is RuntimeError and _SHAPE.search(str(error)):
+            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
+        raise
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"the model must return one tensor, it returned {type(outputs).__name__}")
+    if outputs.ndim not in (1, 2) or outputs.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"the model must return (N,) or (N, K) with N = {x.shape[0]} rows, "
+            f"it returned {tuple(outputs.shape)} for x of shape {tuple(x.shape)}"
+        )
+    return outputs
+
+
+def select(outputs: Tensor, target: Target) -> Tensor:
+    r"""Pick the score of the target, $s_i = f(x_i)_{t_i}$, with the errors of `check_target`.
+
+    >>> select(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [1, 0])
+    tensor([2., 3.])
+    """
+    index = check_target(target, outputs)
+    if outputs.ndim == 1:
+        return outputs
+    return outputs[:, 0] if index is None else outputs.gather(1, index[:, None])[:, 0]
+
+
+def scores_of(model: Model, x: Tensor, target: Target) -> Tensor:
+    """Return the target's score of every row, (N,), inside whatever graph `x` belongs to."""
+    return select(outputs_of(model, x), target)
+
+
+def input_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+    r"""Return $\partial f(x_i)_{t_i} / \partial x_i$ for every row, the shape of `x`.
+
+    Rows do not influence each other in evaluation mode, so the gradient of the summed scores
+    holds every row's own gradient.
+    """
+    with frozen(model), graph():
+        return _gradient(model, x, target)
+
+
+def batched_gradients(
+    model: Model, rows: Tensor, target: int | None, *, batch_size: int | None = None
+) -> Tensor:
+    """Return `input_gradient` of many rows with one target, chunk by chunk."""
+    with frozen(model), graph():
+        return batched(
+            lambda chunk: _gradient(model, chunk, target), rows, batch_size=batch_size, owner=model
+        )
+
+
+def _gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+    """Gradient of the score where the model is frozen and the graph is on already."""
+    leaf = x.detach().clone().requires_grad_()
+    return gradients_of(scores_of(model, leaf, target), leaf)
+
+
+def gradients_of(scores: Tensor, inputs: Tensor) -> Tensor:
+    """Return the detached gradient of the summed scores; zeros where they do not depend on it."""
+    if not scores.requires_grad:
+        return torch.zeros_like(inputs)
+    (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
+    return torch.zeros_like(inputs) if gradient is None else gradient.detach()
+
+
+@contextmanager
+def graph() -> Iterator[None]:
+    """Record gradients whatever the caller's mode is, `no_grad` and `inference_mode` included."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
