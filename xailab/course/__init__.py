@@ -1,0 +1,69 @@
+'''Exercises, quizzes and progress of the lessons, and the build that makes notebooks of them.
+
+In a lesson:
+    from xailab.course import check, hint, predict, progress, quiz, reveal
+
+    check("backprop.softmax", softmax)            # tests the learner's answer, names the mistake
+    hint("backprop.softmax")                      # the next of up to three steps
+    predict("saliency.saturation", guess)         # notes a guess before the cell that shows it
+    reveal("saliency.saturation", actual)         # the guess beside what came
+    quiz("backprop.q_relu")                       # one question, feedback for every choice
+    progress()                                    # points per lesson, from a file on this machine
+
+In `xailab/course/exercises/TOPIC.py`, for the lesson NN_TOPIC:
+    from xailab.course import Mistake, exercise, expect_close, question
+
+    LESSON = "01_backprop"
+
+    @exercise("backprop.softmax", kind="code", points=2, minutes=5, difficulty=1,
+              hints=("Which two steps turn scores into shares?", "exp, then divide by ...", "..."))
+    def softmax(answer):
+        """Rows sum to one and large logits survive."""
+        got = answer(np.array([[0.0, np.log(3.0)]]))
+        expect_close(got, [[0.25, 0.75]], "softmax of [[0, ln 3]]",
+                     known={"you summed over rows (axis 0), not classes (1)": [[1, 1]]})
+
+    question("backprop.q_relu", "What does ReLU pass back where its input is negative?",
+             choices={"0": "Right: ...", "1": "That is its slope where the input is positive."},
+             right="0")
+
+A check function gets the answer, returns None (or a remark to show) when it is right, and raises
+`Mistake("what is wrong, in words")` when not. `XAILAB_STRICT=1` turns a failed or missing answer
+into an error (solutions, grading); without it a notebook always runs on.
+
+Nothing here imports torch.
+'''
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "check": "checks",
+    "hint": "checks",
+    "predict": "checks",
+    "reveal": "checks",
+    "progress": "records",
+    "quiz": "quizzes",
+    "exercise": "registry",
+    "question": "registry",
+    "Mistake": "compare",
+    "expect_choice": "compare",
+    "expect_close": "compare",
+    "expect_detached": "compare",
+    "expect_finite": "compare",
+    "expect_mentions": "compare",
+    "expect_number": "compare",
+    "expect_shape": "compare",
+    "expect_words": "compare",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"xailab.course.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'xailab.course' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

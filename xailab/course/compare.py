@@ -1,0 +1,178 @@
+"""Comparisons that name the mistake, so that the check of an exercise fits in a few lines."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Mistake(Exception):
+    """What is wrong with an answer, in words for the learner."""
+
+
+def as_array(value: Any, what: str) -> np.ndarray:
+    """Return numbers as a float array; tensors are detached and brought to the CPU.
+
+    Raises:
+        Mistake: `value` is None, a stub or anything else that is not numbers.
+    """
+    if value is None or value is ...:
+        raise Mistake(f"{what} is {value}: does your code return a value on every path?")
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise Mistake(f"{what} should be numbers, but a {kind} came: {as_text(value)}") from None
+
+
+def as_text(value: Any, limit: int = 200) -> str:
+    """Return a value as one short text: numbers to four digits, long arrays cut in the middle.
+
+    >>> as_text([0.123456, 2.0])
+    '[0.1235, 2]'
+    """
+    if isinstance(value, str):
+        return value if len(value) <= limit else f"{value[:limit]}..."
+    try:
+        numbers = as_array(value, "value")
+    except Mistake:
+        return as_text(repr(value), limit)
+    formats: Any = {"float_kind": lambda number: f"{number:.4g}"}
+    text = np.array2string(numbers, separator=", ", threshold=24, edgeitems=2, formatter=formats)
+    return f"{text} (shape {numbers.shape})" if numbers.size > 24 else text
+
+
+def expect_shape(got: Any, shape: tuple[int, ...], what: str) -> None:
+    """Raise `Mistake` unless `got` has this shape; names a forgotten, extra or swapped axis."""
+    came = as_array(got, what).shape
+    if came == tuple(shape):
+        return
+    raise Mistake(f"{what} should have shape {shape}, but has {came}{_shape_reason(came, shape)}")
+
+
+def _shape_reason(came: tuple[int, ...], want: tuple[int, ...]) -> str:
+    if [n for n in came if n != 1] == [n for n in want if n != 1]:
+        more = len(came) > len(want)
+        return f": an axis of length 1 is {'left over' if more else 'missing'} or out of place."
+    if sorted(came) == sorted(want):
+        return ": two axes are swapped (transpose)."
+    if len(came) < len(want):
+        return ": an axis was summed or averaged away."
+    return "."
+
+
+def expect_finite(got: Any, what: str, why: str = "") -> None:
+    """Raise `Mistake` where `got` holds nan or inf; `why` says what usually causes it here."""
+    numbers = as_array(got, what)
+    if not np.isfinite(numbers).all():
+        raise Mistake(f"{what} holds nan or inf: {as_text(numbers)}. {why}".rstrip())
+
+
+def expect_detached(got: Any, what: str) -> None:
+    """Raise `Mistake` where a tensor still hangs in the autograd graph."""
+    if getattr(got, "requires_grad", False):
+        raise Mistake(f"{what} still carries its graph: return it with .detach().")
+
+
+def expect_close(
+    got: Any,
+    want: Any,
+    what: str,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-7,
+    known: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise `Mistake` unless `got` equals `want` in shape and numbers; name the mistake if known.
+
+    Args:
+        got: the learner's numbers (array, tensor, list or number).
+        want: the right numbers.
+        what: what is compared, to open the message: "softmax of [0, ln 3]".
+        rtol: allowed difference, relative to `want`.
+        atol: allowed difference, absolute.
+        known: for this exercise, what the learner did (a sentence) -> the numbers that gives. A
+            wrong axis or a forgotten factor is told from other mistakes by its result.
+
+    Raises:
+        Mistake: with the reason (one of `known`, shape, nan, sign, missing ReLU, constant factor)
+            and with the numbers expected and received.
+    """
+
+    def same(a: np.ndarray, b: np.ndarray) -> bool:
+        return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol))
+
+    came, right = as_array(got, what), as_array(want, what)
+    if same(came, right):
+        return
+    for reason, wrong in (known or {}).items():
+        if same(came, as_array(wrong, what)):
+            raise Mistake(_compared(f"{what}: {reason}", came, right))
+    expect_shape(came, right.shape, what)
+    expect_finite(came, what, "Large exponents, log(0) or 0/0 do that.")
+    raise Mistake(_compared(f"{what} {_number_reason(came, right, same)}", came, right))
+
+
+def _number_reason(
+    came: np.ndarray, want: np.ndarray, same: Callable[[np.ndarray, np.ndarray], bool]
+) -> str:
+    if same(-came, want):
+        return "has the wrong sign."
+    if same(came, np.abs(want)):
+        return "has lost its signs: an absolute value too many?"
+    if same(np.maximum(came, 0), want):
+        return "has negative values where 0 is expected: is a ReLU missing?"
+    if same(came, np.maximum(want, 0)):
+        return "has 0 where negative values are expected: a ReLU too many?"
+    scale = float((came * want).sum() / max(float((want * want).sum()), 1e-300))
+    if want.size > 1 and scale != 0 and same(came / scale, want):
+        return f"is {scale:.4g} times what is expected: a sum for a mean, or a forgotten factor?"
+    return "is not what is expected."
+
+
+def _compared(reason: str, came: np.ndarray, want: np.ndarray) -> str:
+    both = (("expected:", want), ("came:", came))
+    below = "\n" + " " * len("expected: ")
+    lines = [reason, *(f"{name:<10}{as_text(a)}".replace("\n", below) for name, a in both)]
+    if came.shape == want.shape and want.size > 24:
+        at = np.unravel_index(int(np.nanargmax(np.abs(came - want))), want.shape)
+        spot = ", ".join(str(int(i)) for i in at)
+        lines.append(
+            f"largest difference at [{spot}]: {want[at]:.4g} expected, {came[at]:.4g} came"
+        )
+    return "\n".join(lines)
+
+
+def expect_number(guess: Any, low: float, high: float, what: str = "your guess") -> None:
+    """Raise `Mistake` unless `guess` is one number between `low` and `high`, both allowed."""
+    number = as_array(guess, what)
+    if number.ndim or not low <= float(number) <= high:
+        raise Mistake(f"{what} should be a number from {low:g} to {high:g}, not {as_text(guess)}.")
+
+
+def expect_choice(guess: Any, choices: Iterable[Any], what: str = "your guess") -> None:
+    """Raise `Mistake` unless `guess` is one of `choices`."""
+    allowed = list(choices)
+    if guess not in allowed:
+        names = ", ".join(map(repr, allowed))
+        raise Mistake(f"{what} should be one of {names}, not {guess!r}.")
+
+
+def expect_words(text: Any, at_least: int) -> None:
+    """Raise `Mistake` unless `text` is a text of so many words."""
+    if not isinstance(text, str):
+        raise Mistake(f"write your answer as text in quotes; a {type(text).__name__} came.")
+    if (count := len(text.split())) < at_least:
+        raise Mistake(f"say more: at least {at_least} words, {count} came.")
+
+
+def expect_mentions(text: str, pattern: str, ask: str) -> None:
+    """Raise `Mistake(ask)` unless the regular expression occurs in `text`, in any case.
+
+    >>> expect_mentions("The gradient saturates", r"saturat|flat", "What happens to the slope?")
+    """
+    if not re.search(pattern, text, re.IGNORECASE):
+        raise Mistake(ask)
