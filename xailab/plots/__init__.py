@@ -1,0 +1,61 @@
+"""Pictures that say what they show: every function returns a figure with its sentence.
+
+Nothing heavy is loaded here: matplotlib comes with the first picture, torch never (a tensor is
+turned into an array by asking it).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xailab.plots.charts import bars, curve, scoreboard
+    from xailab.plots.graphs import graph, network
+    from xailab.plots.maps import compare, heatmap, images
+    from xailab.plots.picture import Picture, picture
+    from xailab.plots.tables import Table, table
+    from xailab.plots.words import describe, describe_bars, describe_curves
+
+_HOMES = {
+    "Picture": "picture",
+    "Table": "tables",
+    "bars": "charts",
+    "compare": "maps",
+    "curve": "charts",
+    "describe": "words",
+    "describe_bars": "words",
+    "describe_curves": "words",
+    "graph": "graphs",
+    "heatmap": "maps",
+    "images": "maps",
+    "network": "graphs",
+    "picture": "picture",
+    "scoreboard": "charts",
+    "table": "tables",
+}
+__all__ = [
+    "Picture",
+    "Table",
+    "bars",
+    "compare",
+    "curve",
+    "describe",
+    "describe_bars",
+    "describe_curves",
+    "graph",
+    "heatmap",
+    "images",
+    "network",
+    "picture",
+    "scoreboard",
+    "table",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xailab.plots' has no attribute {name!r}")
+    return getattr(import_module(f"xailab.plots.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,339 @@
+"""Networks with their numbers, expression graphs and diagrams of boxes and arrows."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from xailab.plots.arrays import Floats, to_array
+from xailab.plots.picture import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.words import number
+
+_MAX_NODES = 12
+# Light tints of the color-blind-safe cycle: dark text stays readable on each.
+_TINTS = ("#e8eef5", "#fde8d7", "#dff2ea", "#f7e6f0", "#fdf3d8", "#e9e9e9", "#dff1fb")
+_Position = tuple[float, float]
+_Nodes = Mapping[Hashable, _Position]
+
+
+def network(
+    sizes: Sequence[int],
+    *,
+    node_values: Sequence[Any] | None = None,
+    edge_values: Sequence[Any] | None = None,
+    node_names: Sequence[Sequence[str]] | None = None,
+    layer_names: Sequence[str] | None = None,
+    highlight: Iterable[tuple[int, int]] = (),
+    title: str,
+    alt: str | None = None,
+) -> Picture:
+    """Draw a dense network, layer by layer from left to right, with its numbers.
+
+    Positive weights are solid red, negative ones dashed blue, and wider the larger they are.
+
+    Args:
+        sizes: nodes per layer, at most 12 each.
+        node_values: one row per layer of numbers or short texts, written in the nodes.
+        edge_values: one matrix per gap; entry [i, j] belongs to the edge from node i of a layer
+            to node j of the next, so its shape is (sizes[l], sizes[l + 1]).
+        node_names: one row per layer of names, written under the nodes.
+        layer_names: one name per layer, written above.
+        highlight: (layer, node) pairs to mark with a thick border.
+        title: the finding.
+        alt: the text alternative; without it sizes, values and weights are listed.
+
+    Raises:
+        ValueError: a count or a shape does not fit `sizes`, or a layer is too large to draw.
+    """
+    values = _rows(node_values, sizes, "node_values")
+    names = _rows(node_names, sizes, "node_names")
+    weights = _weights(edge_values, sizes)
+    if layer_names is not None and len(layer_names) != len(sizes):
+        raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
+    with styled():
+        figure = new_figure(2.0 * len(sizes) + 0.6, 1.0 * max(sizes) + 1.0, title)
+        ax = _canvas(figure)
+        _draw_edges(ax, sizes, weights)
+        for layer, size in enumerate(sizes):
+            for i in range(size):
+                mark = (layer, i) in set(highlight)
+                _draw_node(ax, _at(sizes, layer, i), _text(values, layer, i), mark)
+                _draw_name(ax, _at(sizes, layer, i), _text(names, layer, i))
+        _draw_layer_names(ax, sizes, layer_names)
+        _fit(ax, sizes, bool(layer_names), node_names is not None)
+    return Picture(figure, alt or f"{title}. {_network_words(sizes, values, weights)}")
+
+
+def _rows(rows: Any, sizes: Sequence[int], name: str) -> list[list[str]] | None:
+    if rows is None:
+        return None
+    texts = [[_short(value) for value in row] for row in rows]
+    if [len(row) for row in texts] != list(sizes):
+        raise ValueError(f"{name}: expected rows of {list(sizes)}, got {[len(t) for t in texts]}")
+    return texts
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else number(float(value))
+
+
+def _weights(matrices: Any, sizes: Sequence[int]) -> list[Floats] | None:
+    if len(sizes) < 2 or not all(1 <= size <= _MAX_NODES for size in sizes):
+        raise ValueError(
+            f"sizes: expected at least two layers of 1 to {_MAX_NODES} nodes, got {list(sizes)}; "
+            "draw a part of a larger network"
+        )
+    if matrices is None:
+        return None
+    arrays = [to_array(matrix, "edge_values") for matrix in matrices]
+    expected = list(pairwise(sizes))
+    if [array.shape for array in arrays] != expected:
+        raise ValueError(
+            f"edge_values: expected shapes {expected}, (from, to), got "
+            f"{[array.shape for array in arrays]}; a torch weight is (to, from): transpose it"
+        )
+    return arrays
+
+
+def _text(rows: list[list[str]] | None, layer: int, i: int) -> str:
+    return "" if rows is None else rows[layer][i]
+
+
+def _at(sizes: Sequence[int], layer: int, i: int) -> _Position:
+    return 2.0 * layer, (sizes[layer] - 1) / 2 - i
+
+
+def _draw_edges(ax: Axes, sizes: Sequence[int], weights: list[Floats] | None) -> None:
+    largest = max((np.abs(w).max() for w in weights), default=1.0) or 1.0 if weights else 1.0
+    for layer in range(len(sizes) - 1):
+        for i, j in np.ndindex(sizes[layer], sizes[layer + 1]):
+            ends = _at(sizes, layer, i), _at(sizes, layer + 1, j)
+            if weights is None:
+                _draw_edge(ax, *ends, MUTED, 1.0, "-")
+                continue
+            weight = float(weights[layer][i, j])
+            style = (POSITIVE, "-") if weight >= 0 else (NEGATIVE, "--")
+            _draw_edge(ax, *ends, style[0], 0.8 + 2.2 * abs(weight) / largest, style[1])
+            _draw_weight(ax, *ends, weight, style[0], j / max(1, sizes[layer + 1] - 1))
+
+
+def _draw_edge(
+    ax: Axes, start: _Position, end: _Position, color: str, width: float, line: str
+) -> None:
+    ax.plot(*zip(start, end, strict=True), color=color, linewidth=width, linestyle=line, zorder=1)
+
+
+def _draw_weight(
+    ax: Axes, start: _Position, end: _Position, weight: float, color: str, turn: float
+) -> None:
+    """Write the weight nearer to the start, a little farther along for each next edge."""
+    share = 0.26 + 0.14 * turn
+    x, y = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+    ax.text(x, y, number(weight), color=color, fontsize=9, ha="center", va="center", bbox=box)
+
+
+def _draw_node(ax: Axes, at: _Position, text: str, mark: bool) -> None:
+    ax.scatter(
+        *at,
+        s=1500,
+        facecolor="#fff4d6" if mark else "white",
+        edgecolor=INK,
+        linewidth=3 if mark else 1.3,
+        zorder=2,
+    )
+    ax.text(*at, text, ha="center", va="center", fontsize=9.5, zorder=3)
+
+
+def _draw_name(ax: Axes, at: _Position, name: str) -> None:
+    ax.text(at[0], at[1] - 0.36, name, ha="center", va="top", fontsize=9, color=MUTED)
+
+
+def _draw_layer_names(ax: Axes, sizes: Sequence[int], names: Sequence[str] | None) -> None:
+    for layer, name in enumerate(names or ()):
+        ax.text(2.0 * layer, max(sizes) / 2, name, ha="center", va="bottom", fontweight="bold")
+
+
+def _fit(ax: Axes, sizes: Sequence[int], above: bool, below: bool) -> None:
+    half = max(sizes) / 2
+    ax.set_xlim(-0.5, 2.0 * (len(sizes) - 1) + 0.5)
+    ax.set_ylim(-half - (0.1 if below else 0), half + (0.35 if above else 0))
+
+
+def _network_words(
+    sizes: Sequence[int], values: list[list[str]] | None, weights: list[Floats] | None
+) -> str:
+    words = f"A network with layers of {', '.join(map(str, sizes))} nodes."
+    for layer, row in enumerate(values or ()):
+        words += f" Values of layer {layer + 1}: {', '.join(' '.join(v.split()) for v in row)}."
+    for layer, matrix in enumerate(weights or ()):
+        rows = "; ".join(", ".join(number(w) for w in row) for row in matrix)
+        words += f" Weights from layer {layer + 1} to {layer + 2}, one row a start node: {rows}."
+    return words
+
+
+def graph(
+    edges: Iterable[Sequence[Any]],
+    labels: Mapping[Any, str] | None = None,
+    *,
+    title: str,
+    positions: Mapping[Any, _Position] | str | None = None,
+    groups: Mapping[Any, str] | None = None,
+    highlight: Iterable[Any] = (),
+    alt: str | None = None,
+) -> Picture:
+    """Draw boxes joined by arrows: an expression graph, a workflow, a map of ideas.
+
+    Args:
+        edges: (from, to) or (from, to, text on the arrow); nodes are any hashable things.
+        labels: node -> text in its box (line breaks allowed); others show their own name.
+        title: the finding.
+        positions: node -> (column, row), rows downwards; None or "layered": columns from left to
+            right so that every arrow points to the right.
+        groups: node -> name of its group; groups get their tint and a legend.
+        highlight: nodes to mark with a thick border.
+        alt: the text alternative; without it every arrow is listed.
+
+    Raises:
+        ValueError: no edge, an edge of another length, a cycle in a layered drawing, or a node
+            without a position.
+    """
+    arrows = [_arrow(edge) for edge in edges]
+    nodes = list(dict.fromkeys(node for start, end, _ in arrows for node in (start, end)))
+    if not arrows:
+        raise ValueError("graph: nothing to draw, there is no edge")
+    texts = {node: str((labels or {}).get(node, node)) for node in nodes}
+    places = _layered(arrows) if positions in (None, "layered") else _given(positions, nodes)
+    with styled():
+        figure = _page(places, texts, title)
+        ax = _canvas(figure)
+        marked = set(highlight)
+        boxes = {
+            node: _draw_box(ax, places[node], texts[node], _tint(node, groups), node in marked)
+            for node in nodes
+        }
+        for start, end, text in arrows:
+            _draw_arrow(ax, boxes[start], boxes[end], text)
+        _draw_groups(figure, groups)
+    return Picture(figure, alt or f"{title}. {_graph_words(arrows, texts)}")
+
+
+def _arrow(edge: Sequence[Any]) -> tuple[Any, Any, str]:
+    if len(edge) not in (2, 3):
+        raise ValueError(f"graph: expected (from, to) or (from, to, text), got {edge!r}")
+    return edge[0], edge[1], str(edge[2]) if len(edge) == 3 else ""
+
+
+def _given(positions: Any, nodes: Sequence[Any]) -> dict[Any, _Position]:
+    if missing := [node for node in nodes if node not in positions]:
+        raise ValueError(f"graph: no position for {missing}")
+    return {node: (float(positions[node][0]), float(positions[node][1])) for node in nodes}
+
+
+def _layered(arrows: Sequence[tuple[Any, Any, str]]) -> dict[Any, _Position]:
+    """Put each node right of all its sources, and near the height of its sources' mean."""
+    import networkx as nx
+
+    directed = nx.DiGraph((start, end) for start, end, _ in arrows)
+    if not nx.is_directed_acyclic_graph(directed):
+        raise ValueError(
+            f"graph: the arrows run in a circle, {nx.find_cycle(directed)}; give positions"
+        )
+    places: dict[Any, _Position] = {}
+    column = _columns(directed)
+    for x in range(max(column.values()) + 1):
+        layer = [node for node in directed if column[node] == x]
+        wish = {n: np.mean([places[s][1] for s in directed.pred[n]] or [0.0]) for n in layer}
+        for i, node in enumerate(sorted(layer, key=lambda n: wish[n])):
+            places[node] = float(x), i - (len(layer) - 1) / 2
+    return places
+
+
+def _columns(directed: Any) -> dict[Any, int]:
+    """Column of each node: one before its nearest target, so that inputs stand by their use."""
+    import networkx as nx
+
+    columns: dict[Any, int] = {}
+    depth = nx.dag_longest_path_length(directed)
+    for node in reversed(list(nx.topological_sort(directed))):
+        columns[node] = min((columns[end] - 1 for end in directed.succ[node]), default=depth)
+    first = min(columns.values())
+    return {node: column - first for node, column in columns.items()}
+
+
+def _page(places: _Nodes, texts: Mapping[Any, str], title: str) -> Figure:
+    """Return a figure with room for the widest and the tallest box in every cell."""
+    lines = [text.split("\n") for text in texts.values()]
+    wide = max(len(line) for rows in lines for line in rows) * 0.085 + 0.75
+    tall = max(len(rows) for rows in lines) * 0.2 + 0.35
+    spans = [max(axis) - min(axis) + 1 for axis in zip(*places.values(), strict=True)]
+    return new_figure(max(4.0, spans[0] * wide), spans[1] * tall + 0.5, title)
+
+
+def _canvas(figure: Figure) -> Axes:
+    ax = figure.subplots()
+    ax.set_axis_off()
+    return ax
+
+
+def _tint(node: Any, groups: Mapping[Any, str] | None) -> str:
+    if not groups or node not in groups:
+        return "white" if groups else _TINTS[0]
+    return _TINTS[list(dict.fromkeys(groups.values())).index(groups[node]) % len(_TINTS)]
+
+
+def _draw_box(ax: Axes, at: _Position, text: str, tint: str, mark: bool) -> Text:
+    box = {
+        "boxstyle": "round,pad=0.45",
+        "facecolor": tint,
+        "edgecolor": INK if mark else MUTED,
+        "linewidth": 2.5 if mark else 1.0,
+    }
+    ax.update_datalim([(at[0] - 0.5, -at[1] - 0.5), (at[0] + 0.5, -at[1] + 0.5)])
+    ax.autoscale_view()
+    return ax.text(at[0], -at[1], text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=2)
+
+
+def _draw_arrow(ax: Axes, start: Text, end: Text, text: str) -> None:
+    """Join two boxes; drawn after them, because only a drawn box knows its border."""
+    ax.annotate(
+        "",
+        end.get_position(),
+        start.get_position(),
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": MUTED,
+            "patchA": start.get_bbox_patch(),
+            "patchB": end.get_bbox_patch(),
+            "shrinkA": 1,
+            "shrinkB": 1,
+        },
+        zorder=3,
+    )
+    if text:
+        x, y = np.mean([start.get_position(), end.get_position()], axis=0)
+        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+        ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=4)
+
+
+def _draw_groups(figure: Figure, groups: Mapping[Any, str] | None) -> None:
+    if not groups:
+        return
+    from matplotlib.patches import Patch
+
+    names = list(dict.fromkeys(groups.values()))
+    keys = [
+        Patch(facecolor=_TINTS[i % len(_TINTS)], edgecolor=MUTED, label=name)
+        for i, name in enumerate(names)
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def _graph_words(arrows: Sequence[tuple[Any, Any, str]], texts: Mapping[Any, str]) -> str:
+    flat = {node: " ".join(text.split()) for node, text in texts.items()}
+    steps = [f"{flat[a]} to {flat[b]}" + (f" ({text})" if text else "") for a, b, text in arrows]
+    return f"Arrows: {'; '.join(steps)}."

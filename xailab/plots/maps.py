@@ -1,0 +1,235 @@
+"""Heat maps over pictures, side by side on one scale, and plain pictures."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+from xailab.plots.arrays import Floats, to_image, to_map
+from xailab.plots.picture import Picture, new_figure, styled
+from xailab.plots.words import describe
+
+_COLUMNS = 4
+_OUTLIERS = 99.5  # percentile at which the scale of a large map ends
+_LARGE = 1000  # cells; below this every single value may matter
+
+
+def heatmap(
+    map: Any,
+    over: Any = None,
+    *,
+    title: str,
+    alt: str | None = None,
+    label: str = "attribution",
+    mask: Any = None,
+) -> Picture:
+    """Draw one map, over a photo if there is one, with its color bar.
+
+    Signed maps are drawn red (for) and blue (against), centered at zero; maps without negative
+    values in one rising scale. Cells stay cells: nothing is smoothed. Of a map above 1,000 cells
+    the 0.5 % farthest from zero share the last color, so that one pixel cannot black out the rest.
+
+    Args:
+        map: (H, W), (C, H, W) (channels are summed) or (1, C, H, W), tensor or array.
+        over: photo under it: PIL, uint8 (H, W, 3), float (C, H, W) in 0..1; the map is stretched
+            over the whole photo.
+        title: the finding.
+        alt: the text alternative; without it `describe` writes one.
+        label: what the numbers are, with their unit; written at the color bar.
+        mask: (h, w), a true region to outline.
+
+    Raises:
+        ValueError: NaN, several maps in one, a photo whose shape or range cannot be drawn.
+    """
+    values = to_map(map)
+    sentence = alt or f"{title}. {describe(values, over, label, mask)}"
+    with styled():
+        return Picture(_grid([values], [over], None, title, label, mask), sentence)
+
+
+def compare(
+    maps: Sequence[Any],
+    *,
+    over: Any = None,
+    titles: Sequence[str],
+    shared: bool = True,
+    title: str | None = None,
+    alt: str | None = None,
+    label: str = "attribution",
+    mask: Any = None,
+) -> Picture:
+    """Draw several maps side by side on one scale with one color bar.
+
+    Args:
+        maps: the maps, each as in `heatmap`.
+        over: one photo for all, or a list or tuple with one photo a map.
+        titles: one a map.
+        shared: True: equal colors mean equal numbers. False: each map is divided by its largest
+            absolute value, for methods whose units differ; the color bar says so.
+        title: the finding.
+        alt: the text alternative; without it one sentence a map.
+        label: what the numbers are, with their unit.
+        mask: (h, w), a true region to outline in every panel.
+
+    Raises:
+        ValueError: no map, or the number of titles or photos differs from the number of maps.
+    """
+    values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
+    _check_count(titles, len(values), "titles")
+    photos = list(over) if isinstance(over, list | tuple) else [over] * len(values)
+    _check_count(photos, len(values), "photos in over")
+    words = [describe(v, name=name, mask=mask) for v, name in zip(values, titles, strict=True)]
+    if not shared:
+        values = [_by_largest(v) for v in values]
+        label = "share of the map's largest"
+    sentence = alt or " ".join([f"{title}."] * bool(title) + words)
+    with styled():
+        return Picture(_grid(values, photos, titles, title, label, mask), sentence)
+
+
+def images(
+    images: Sequence[Any],
+    *,
+    titles: Sequence[str],
+    title: str | None = None,
+    alt: str | None = None,
+) -> Picture:
+    """Draw pictures side by side.
+
+    Args:
+        images: PIL images, uint8 (H, W, 3) or float (C, H, W) in 0..1.
+        titles: one a picture.
+        title: the finding.
+        alt: the text alternative; without it the titles are listed.
+    """
+    pictures = [to_image(one, f"images[{i}]") for i, one in enumerate(_several(images, "images"))]
+    _check_count(titles, len(pictures), "titles")
+    with styled():
+        figure, axes = _panels(len(pictures), pictures[0].shape[:2], title, titles)
+        for ax, image in zip(axes, pictures, strict=True):
+            ax.imshow(image)
+    count = f"{len(pictures)} pictures: " if len(pictures) > 1 else ""
+    sentence = alt or f"{f'{title}. ' if title else ''}{count}{', '.join(titles)}."
+    return Picture(figure, sentence)
+
+
+def _several(items: Any, name: str) -> Sequence[Any]:
+    if len(items) == 0:
+        raise ValueError(f"{name}: nothing to draw, the list is empty")
+    return items
+
+
+def _check_count(items: Sequence[Any], expected: int, name: str) -> None:
+    if isinstance(items, str) or len(items) != expected:
+        got = "one string" if isinstance(items, str) else len(items)
+        raise ValueError(f"{name}: expected a list of {expected}, one a panel, got {got}")
+
+
+def _by_largest(values: Floats) -> Floats:
+    largest = np.abs(values).max()
+    return values / largest if largest else values
+
+
+def _grid(
+    maps: Sequence[Floats],
+    photos: Sequence[Any],
+    titles: Sequence[str] | None,
+    title: str | None,
+    label: str,
+    mask: Any,
+) -> Figure:
+    backgrounds = [None if photo is None else to_image(photo) for photo in photos]
+    first = maps[0] if backgrounds[0] is None else backgrounds[0]
+    figure, axes = _panels(len(maps), first.shape[:2], title, titles, bar=True)
+    scale, extend = _scale(maps)
+    colors = _colors(signed=scale.vmin < 0, see_through=any(b is not None for b in backgrounds))
+    for ax, values, photo in zip(axes, maps, backgrounds, strict=True):
+        _draw_map(ax, values, photo, scale, colors)
+        if mask is not None:
+            _outline(ax, to_map(mask, "mask"))
+    bar = figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _panels(
+    count: int,
+    shape: tuple[int, ...],
+    title: str | None,
+    titles: Sequence[str] | None,
+    bar: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with empty panels of the picture's proportions."""
+    columns = min(count, _COLUMNS)
+    rows = ceil(count / columns)
+    width = 3.6 if count == 1 else 2.9 if count == 2 else 8.2 / columns
+    height = min(width * shape[0] / shape[1], 1.6 * width)
+    figure = new_figure(
+        columns * width + (0.9 if bar else 0),
+        rows * (height + (0.35 if titles else 0.05)) + (0.4 if title else 0),
+        title,
+    )
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, text in zip(axes, titles or [], strict=False):
+        ax.set_title(text, fontsize=10)
+    return figure, axes[:count]
+
+
+def _scale(maps: Sequence[Floats]) -> tuple[Any, str]:
+    """Return the common scale, centered at zero if any value is negative, and its open ends."""
+    limit = max(_limit(values) for values in maps) or 1.0
+    signed = min(values.min() for values in maps) < 0
+    cut = max(np.abs(values).max() for values in maps) > limit
+    ends = ("both" if signed else "max") if cut else "neither"
+    return Normalize(-limit if signed else 0.0, limit), ends
+
+
+def _limit(values: Floats) -> float:
+    largest = float(np.abs(values).max())
+    if values.size <= _LARGE:
+        return largest
+    return float(np.percentile(np.abs(values), _OUTLIERS)) or largest
+
+
+def _colors(*, signed: bool, see_through: bool) -> Colormap:
+    """Return the color map; over a photo its alpha grows with the value, in the bar as well."""
+    base = colormaps["RdBu_r" if signed else "inferno"]
+    if not see_through:
+        return base
+    table = base(np.linspace(0, 1, 256))
+    strength = np.abs(np.linspace(-1, 1, 256)) if signed else np.linspace(0, 1, 256)
+    table[:, 3] = 0.85 * strength**0.5
+    return ListedColormap(table)
+
+
+def _draw_map(
+    ax: Axes, values: Floats, photo: Floats | None, scale: Normalize, colors: Colormap
+) -> None:
+    height, width = (values if photo is None else photo).shape[:2]
+    box = (0, width, height, 0)
+    if photo is not None:
+        grey = photo @ np.array([0.299, 0.587, 0.114])  # in grey no hue competes with the map
+        ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=box)
+    ax.imshow(values, cmap=colors, norm=scale, extent=box, interpolation="nearest")
+
+
+def _outline(ax: Axes, mask: Floats) -> None:
+    """Draw the border of the true region: white on black is seen on any picture."""
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    padded = np.pad(mask > 0, 1)
+    rows, columns = mask.shape
+    x = (np.arange(columns + 2) - 0.5) * (right - left) / columns
+    y = (np.arange(rows + 2) - 0.5) * (bottom - top) / rows
+    for color, width in (("black", 3.5), ("white", 1.5)):
+        ax.contour(x, y, padded, levels=[0.5], colors=color, linewidths=width)
+    ax.set(xlim=(left, right), ylim=(bottom, top))

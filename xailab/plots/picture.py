@@ -1,0 +1,161 @@
+"""A figure that carries its own text alternative into the notebook."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from matplotlib import style
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xailab.core.files import write_atomically
+
+BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
+_DPI = (96, 84, 72)
+_COLORS = (256, 160, 96)
+
+INK = "#222222"
+MUTED = "#666666"
+POSITIVE = "#b2182b"  # the ends of the RdBu map: signs look the same in maps, bars and networks
+NEGATIVE = "#2166ac"
+# Okabe and Ito (2008), without the yellow that vanishes on white.
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222")
+
+_STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10.5,
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xailab",  # the same picture gives the same file
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the course's style, whatever the session's rcParams; they come back afterwards."""
+    with style.context(["default", _STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float, title: str | None) -> Figure:
+    """Return a figure (inches) outside pyplot with its finding written at the top left.
+
+    Raises:
+        ValueError: the title is empty: a picture must say what it shows.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title is None:
+        return figure
+    if not title.strip():
+        raise ValueError("title is empty: say in it what the picture shows")
+    lines = fill(title, max(20, int(width * 11)))  # about 11 bold letters to the inch
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A drawn figure and the sentence that says the same in words.
+
+    As the last expression of a notebook cell it shows the figure and, under it, the sentence.
+    Front ends ignore an `alt` of an output (JupyterLab 4.6, MyST-NB), so the sentence is both
+    stored there, for pages built from the notebook, and printed, for every reader.
+
+    Args:
+        figure: what to draw.
+        alt: the sentence; not empty.
+    """
+
+    figure: Figure
+    alt: str
+
+    def __post_init__(self) -> None:
+        if not self.alt.strip():
+            raise ValueError("alt is empty: a picture needs its sentence, see plots.describe")
+        if "matplotlib.pyplot" in sys.modules:  # pyplot would draw its open figures once more
+            sys.modules["matplotlib.pyplot"].close(self.figure)
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.alt}>"
+
+    def png(self) -> bytes:
+        """Return the picture as PNG, under 60 kB if colors and dots per inch can make it so."""
+        smallest = b""
+        for dpi in _DPI:
+            for data in _encodings(self.figure, dpi):
+                if len(data) <= BYTES:
+                    return data
+                smallest = min(smallest or data, data, key=len)
+        return smallest
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture to a `.png` or `.svg` file, whole or not at all.
+
+        Raises:
+            ValueError: the suffix is neither.
+        """
+        path = Path(path)
+        if path.suffix not in (".png", ".svg"):
+            raise ValueError(f"expected a path ending in .png or .svg, got {path.name!r}")
+        return write_atomically(path, self.png() if path.suffix == ".png" else self._svg())
+
+    def mimebundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the data and the metadata of one notebook output that shows the picture."""
+        from base64 import b64encode
+
+        data = {"image/png": b64encode(self.png()).decode(), "text/plain": repr(self)}
+        return data, {"image/png": {"alt": self.alt}}
+
+    def _svg(self) -> bytes:
+        buffer = io.BytesIO()
+        with styled():
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": self.alt})
+        return buffer.getvalue()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        data, metadata = self.mimebundle()
+        display(data, metadata=metadata, raw=True)
+        print(f"In words: {self.alt}")
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """Wrap any matplotlib figure, one from pyplot too, with its sentence.
+
+    >>> picture(Figure(), "A white page.")
+    <Picture: A white page.>
+    """
+    return Picture(figure, alt)
+
+
+def _encodings(figure: Figure, dpi: int) -> Iterator[bytes]:
+    """Yield ever smaller PNGs at one resolution: all colors first, then palettes."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    yield buffer.getvalue()
+    full = Image.open(buffer).convert("RGB")
+    for colors in _COLORS:
+        yield _palette_png(full, colors)
+
+
+def _palette_png(image: Image.Image, colors: int) -> bytes:
+    buffer = io.BytesIO()
+    # Maximum coverage keeps the few pixels of a color bar, which the median cut would sacrifice.
+    palette = image.quantize(colors, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    palette.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

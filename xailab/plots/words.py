@@ -1,0 +1,172 @@
+"""Sentences that say what a picture shows, with its numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xailab.plots.arrays import Floats, stretch, to_array, to_image, to_map
+
+_ROWS = ("upper", "middle", "lower")
+_COLUMNS = ("left", "center", "right")
+
+
+def describe(map: Any, over: Any = None, name: str = "attribution", mask: Any = None) -> str:
+    """Say in words what a heat map shows: range, peak, where the mass lies, both signs.
+
+    Mass is the sum of the values of one sign. The place is named by thirds of the picture.
+
+    Args:
+        map: (H, W), (C, H, W) (channels are summed) or (1, C, H, W), tensor or array.
+        over: the photo under the map; then the peak is given in its pixels too.
+        name: what the numbers are.
+        mask: (h, w), the true region; adds the share of the positive mass inside it.
+
+    Returns:
+        One or two sentences. Rows and columns count from 1 at the upper left.
+
+    Raises:
+        ValueError: NaN or infinite values, more than one map, or a mask with nothing in it.
+
+    >>> describe([[0, 0, 0, 8], [0, 0, 0, 0], [0, 2, 0, -1]], name="evidence")  # doctest: +ELLIPSIS
+    'evidence from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); half of the positive...
+    """
+    values = to_map(map)
+    size = f"{values.shape[0]} x {values.shape[1]}"
+    if np.ptp(values) == 0:
+        return f"{name} is {number(values[0, 0])} in every cell of {size}: it points nowhere."
+    parts = [_peak(values, over), *_mass(values)]
+    if mask is not None:
+        parts.append(_inside(values, to_map(mask, "mask") > 0))
+    return f"{name} from {number(values.min())} to {number(values.max())}: {'; '.join(parts)}."
+
+
+def describe_bars(values: Any, names: Sequence[str]) -> str:
+    """Say which bar is largest, which smallest, and how many are negative.
+
+    >>> describe_bars([0.5, -0.2, 0.1], ["age", "sex", "income"])
+    '3 bars: the largest is age (0.5), the smallest sex (-0.2); 1 of 3 is negative.'
+    """
+    heights = to_array(values)
+    if len(heights) == 1:
+        return f"One bar: {names[0]} ({number(heights[0])})."
+    high, low = int(heights.argmax()), int(heights.argmin())
+    negative = int((heights < 0).sum())
+    signs = f"; {negative} of {len(heights)} {'is' if negative == 1 else 'are'} negative"
+    return (
+        f"{len(heights)} bars: the largest is {names[high]} ({number(heights[high])}), the "
+        f"smallest {names[low]} ({number(heights[low])}){signs if negative else ''}."
+    )
+
+
+def describe_curves(x: Any, series: Mapping[str, Any], xlabel: str = "x") -> str:
+    """Say for each curve where it starts and ends and where its extremes lie.
+
+    >>> describe_curves([0, 1, 2], {"loss": [3, 1, 2]}, "step")
+    'loss goes from 3 at step 0 to 2 at step 2, lowest 1 at step 1.'
+    """
+    grid = to_array(x, "x")
+    return " ".join(_curve_words(grid, to_array(y, n), n, xlabel) for n, y in series.items())
+
+
+def number(value: float) -> str:
+    """Write a number with three digits.
+
+    >>> number(0.12345), number(-3.0), number(0.0)
+    ('0.123', '-3', '0')
+    """
+    return f"{value + 0.0:.3g}"  # + 0.0: no "-0"
+
+
+def percent(share: float) -> str:
+    """Write a share of 0..1 in percent, never rounding something to nothing.
+
+    >>> percent(0.123), percent(0.001), percent(0.999), percent(0)
+    ('12 %', 'under 1 %', 'over 99 %', '0 %')
+    """
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def place(row: float, column: float) -> str:
+    """Name a position, given as fractions of height and width, by its third.
+
+    >>> place(0.1, 0.9), place(0.5, 0.5), place(0.5, 0.1)
+    ('upper right', 'center', 'middle left')
+    """
+    words = _ROWS[min(int(row * 3), 2)], _COLUMNS[min(int(column * 3), 2)]
+    return "center" if words == ("middle", "center") else " ".join(words)
+
+
+def _peak(values: Floats, over: Any) -> str:
+    """Locate the value farthest from zero."""
+    (height, width), at = values.shape, np.unravel_index(np.abs(values).argmax(), values.shape)
+    where = (at[0] + 0.5) / height, (at[1] + 0.5) / width
+    words = (
+        f"{'peak' if values[at] > 0 else 'strongest value, negative,'} at row {at[0] + 1}, "
+        f"column {at[1] + 1} of {height} x {width} ({place(*where)}"
+    )
+    if over is None:
+        return words + ")"
+    rows, columns, _ = to_image(over).shape
+    return f"{words}, pixel {int(where[0] * rows)}, {int(where[1] * columns)} of the photo)"
+
+
+def _mass(values: Floats) -> list[str]:
+    """Say where the positive values are, and how much negative mass stands against them."""
+    positive, negative = np.clip(values, 0, None), np.clip(-values, 0, None)
+    if positive.sum() == 0:
+        return ["no value is positive", _half(negative, "negative")]
+    share = negative.sum() / np.abs(values).sum()
+    if share == 0:
+        return [_half(positive, "positive"), "nothing is negative"]
+    against = f"{percent(share)} of the mass is negative, mainly {_densest(negative)[0]}"
+    return [_half(positive, "positive"), against]
+
+
+def _half(mass: Floats, sign: str) -> str:
+    ordered = np.sort(mass, axis=None)[::-1]
+    cells = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
+    where, share = _densest(mass)
+    return (
+        f"half of the {sign} mass lies in {percent(cells / mass.size)} of the picture, mainly "
+        f"{where} ({percent(share)} of it)"
+    )
+
+
+def _densest(mass: Floats) -> tuple[str, float]:
+    """Return the ninth of the picture with the largest share of the mass, and that share."""
+    shares: dict[str, float] = {}
+    height, width = mass.shape
+    for (row, column), value in np.ndenumerate(mass):
+        where = place((row + 0.5) / height, (column + 0.5) / width)
+        shares[where] = shares.get(where, 0.0) + float(value)
+    best = max(shares, key=lambda where: shares[where])
+    return best, shares[best] / float(mass.sum())
+
+
+def _inside(values: Floats, mask: Any) -> str:
+    if not mask.any():
+        raise ValueError("mask: no cell of the true region is set")
+    fine = stretch(values, mask.shape) if mask.size > values.size else values
+    mask = mask if fine.shape == mask.shape else stretch(mask, fine.shape)
+    positive = np.clip(fine, 0, None)
+    share = float(positive[mask].sum() / positive.sum()) if positive.any() else 0.0
+    return (
+        f"{percent(share)} of the positive mass lies inside the marked region, which covers "
+        f"{percent(float(mask.mean()))} of the picture"
+    )
+
+
+def _curve_words(x: Floats, y: Floats, name: str, xlabel: str) -> str:
+    words = (
+        f"{name} goes from {number(y[0])} at {xlabel} {number(x[0])} to {number(y[-1])} at "
+        f"{xlabel} {number(x[-1])}"
+    )
+    for word, at in (("highest", int(y.argmax())), ("lowest", int(y.argmin()))):
+        if y[at] not in (y[0], y[-1]):
+            words += f", {word} {number(y[at])} at {xlabel} {number(x[at])}"
+    return words + "."

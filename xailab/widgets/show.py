@@ -1,0 +1,32 @@
+"""One output that is a widget where widgets run and a picture where they do not."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
+
+    from xailab.plots import Picture
+
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def show(widget: "Widget", fallback: "Picture") -> None:
+    """Display a widget; GitHub, HTML pages and PDF show the fallback picture in its place.
+
+    Both travel in one output, so a front end takes the richest one it can show: JupyterLab the
+    widget, a page without a running kernel the PNG. Outside a notebook the sentence is printed.
+
+    Args:
+        widget: the explorer.
+        fallback: the explorer's picture in its first position, with its sentence.
+    """
+    from IPython.core.getipython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        print(f"In words: {fallback.alt}")
+        return
+    data, metadata = fallback.mimebundle()
+    data[_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    display(data, metadata=metadata, raw=True)
+    print(f"In words: {fallback.alt}")
