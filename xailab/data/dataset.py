@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,10 @@ class Dataset:
     """
 
     name: str
-    y: np.ndarray | None
+    y: Any  # which of X, images and y there are depends on the set: a union would burden callers
     names: list[str]
-    X: np.ndarray | pd.DataFrame | None = None
-    images: np.ndarray | list[np.ndarray] | None = None
+    X: Any = None
+    images: Any = None
     classes: list[str] = field(default_factory=list)
     target: str = ""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Dataset:
         changes = {"extra": changes, "y": None if self.y is None else self.y[numbers]}
         if self.images is None:
             frame = isinstance(self.X, pd.DataFrame)
-            changes["X"] = self.X.iloc[numbers] if frame else self.X[numbers]  # type: ignore
+            changes["X"] = self.X.iloc[numbers] if frame else self.X[numbers]
         else:
             whole = isinstance(self.images, np.ndarray)
             changes["images"] = self.images[numbers] if whole else [self.images[i] for i in numbers]

@@ -85,8 +85,6 @@ def marked_digits(seed: int = 0, *, shortcut: int = 8, share: float = 0.8) -> Ma
     if not 0 <= share <= 1:
         raise ValueError(f"share is a part between 0 and 1, got {share!r}")
     base = mnist5k()
-    assert isinstance(base.images, np.ndarray)
-    assert base.y is not None
     generator = np.random.default_rng(seed)
     train = base.extra["train"]
     marked = _who_is_marked(base.images, base.y, train, shortcut, share, generator)
