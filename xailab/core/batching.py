@@ -90,7 +90,12 @@ class _Sizes:
 
     def __init__(self, fixed: int | None, owner: Any, rows: Rows) -> None:
         row = rows[:1][0]
-        key = (tuple(np.shape(row)), str(getattr(row, "dtype", "")), torch.get_num_threads())
+        key = (
+            tuple(np.shape(row)),
+            str(getattr(row, "dtype", "")),
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+        )
         self._known = _memory_of(owner)
         self._key = key
         self._limit = max(1, _CHUNK_BYTES // max(1, getattr(row, "nbytes", 8)))
