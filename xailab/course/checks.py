@@ -94,10 +94,12 @@ def _accepted(entry: Exercise, answer: Any, remark: str | None) -> Message:
     if entry.kind == "predict":
         return Message("noted", entry.id, remark or f"Your guess: {as_text(answer)}. Run on.")
     worth = f"{entry.id} ({entry.points} point{'s' * (entry.points != 1)})"
-    if entry.kind == "criticise":
-        model = f"solutions/{lesson_of(topic_of(entry.id))}.ipynb"
-        remark = "\n".join([*filter(None, [remark]), f"Compare with the model answer in {model}."])
-    return Message("right", worth, remark or "")
+    if entry.kind == "code":
+        return Message("right", worth, remark or "")
+    # No machine can tell that a free text is right: it can only tell what it mentions.
+    model = f"solutions/{lesson_of(topic_of(entry.id))}.ipynb"
+    said = remark or "Your text speaks of what was asked."
+    return Message("noted", worth, f"{said} Compare it with the model answer in {model}.")
 
 
 def _how_to_start(entry: Exercise) -> str:
