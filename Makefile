@@ -43,6 +43,7 @@ lint: check-ruff check-format check-types check-imports check-spelling ## the qu
 # nbval and the tests use both cores; one thread for each process, or they get in each other's way.
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
+test: export XAILAB_PROGRESS = $(CURDIR)/build/progress.json # yours is not for tests to write
 test: data lint check-drift check-tests check-notebooks ## everything that CI runs
 
 .PHONY: lock

@@ -18,7 +18,7 @@ def main(path: str) -> None:
     freeze = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
     lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.split("\n")
     # "torch==2.14.1+cpu" is one machine's build of 2.14.1, and "name @ file:..." one machine's file
-    pins = sorted(line.split("+")[0] for line in lines if "==" in line)
+    pins = sorted((line.split("+")[0] for line in lines if "==" in line), key=str.lower)
     header = HEADER.format(
         day=datetime.now(UTC).date(),
         python=platform.python_version(),
