@@ -1,1 +1,11 @@
-"""Why this prediction?"""
+"""Why this prediction? One file per family of methods."""
+
+from importlib import import_module
+
+_FAMILIES = ("saliency", "cam")
+
+
+def register_all() -> None:
+    """Import every family, so that `core.registry.METHODS` lists all methods."""
+    for family in _FAMILIES:
+        import_module(f"xailab.attribution.{family}")

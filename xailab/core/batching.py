@@ -64,14 +64,20 @@ def batched(
     return joined if inverse is None else joined[inverse]
 
 
+def quiet() -> bool:
+    """Tell whether progress bars are unwanted: `XAILAB_QUIET=1`, as in the build of lessons."""
+    return os.environ.get("XAILAB_QUIET") == "1"
+
+
 def _answers(
     function: Callable[[Any], Any], rows: Rows, sizes: "_Sizes", progress: bool
 ) -> list[Any]:
     """Evaluate all chunks in order, letting every timing choose the next size."""
-    quiet = not progress or os.environ.get("XAILAB_QUIET") == "1"
     answers: list[Any] = []
     start = 0
-    with tqdm(total=len(rows), delay=2, leave=False, disable=quiet, unit=" rows") as bar:
+    with tqdm(
+        total=len(rows), delay=2, leave=False, disable=quiet() or not progress, unit=" rows"
+    ) as bar:
         while start < len(rows):
             chunk = rows[start : start + sizes.size]
             began = perf_counter()

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from xailab.core.state import frozen
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -53,7 +56,7 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     >>> with capture(net, "0") as kept:
-    ...     logits = net(net[0].weight.new_ones(1, 2))
+    ...     logits = net(torch.ones(1, 2))
     >>> kept["0"].shape
     torch.Size([1, 3])
     """
@@ -79,3 +82,35 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+def last_maps(model: nn.Module, x: Tensor) -> str | None:
+    """Return the name of the last layer whose output still has positions, or None.
+
+    That is the usual layer for Grad-CAM: the deepest maps before pooling or flattening.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> last_maps(net, torch.zeros(1, 1, 8, 8))
+    '1'
+    """
+    names: list[str] = []
+
+    def note(name: str) -> Any:
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            with_positions = isinstance(output, Tensor) and output.ndim == x.ndim >= 3
+            if with_positions and output[0, 0].numel() > 1:
+                names.append(name)
+
+        return see
+
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(note(name)))
+        with frozen(model), torch.no_grad():
+            model(x[:1].clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return names[-1] if names else None

@@ -1,8 +1,9 @@
 """The list of all methods, which the comparer, the scoreboard and the contract tests go through."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,3 +48,38 @@ def method(*needs: str) -> Callable[[F], F]:
         return function
 
     return enter
+
+
+def chosen(
+    methods: Sequence[str | Callable[..., Any]] | Mapping[str, Callable[..., Any]],
+) -> list[Method]:
+    """Return the methods meant: by name, as functions `(model, x, target)`, or named functions.
+
+    Raises:
+        TypeError: neither names nor functions.
+        ValueError: none at all, a name that is not listed (the message gives near ones), or one
+            name twice.
+    """
+    if isinstance(methods, str):
+        methods = [methods]
+    named = methods.items() if isinstance(methods, Mapping) else [(None, one) for one in methods]
+    found = [_found(name, one) for name, one in named]
+    names = [one.name for one in found]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"name at least one method, and each once; got {names}")
+    return found
+
+
+def _found(name: str | None, wanted: Any) -> Method:
+    if isinstance(wanted, str):
+        if wanted not in METHODS:
+            near = get_close_matches(wanted, METHODS, n=3) or sorted(METHODS)
+            raise ValueError(f"there is no method {wanted!r}; there is {', '.join(near)}")
+        return METHODS[wanted]
+    if not callable(wanted):
+        raise TypeError(f"a method is a name or a function, got {type(wanted).__name__}")
+    own_name = name or str(getattr(wanted, "__name__", type(wanted).__name__))
+    registered = METHODS.get(own_name)
+    if registered and registered.function is wanted:
+        return registered
+    return Method(own_name, wanted, frozenset())

@@ -6,6 +6,7 @@ from typing import Any
 _HOMES = {
     "Pretrained": "imagenet",
     "pretrained": "imagenet",
+    "normalize": "imagenet",
     "DigitCNN": "digits",
     "digit_cnn": "digits",
     "digit_cnn_marked": "digits",

@@ -1,0 +1,189 @@
+"""The scoreboard: every method on every data set whose answer is known, with its speed.
+
+A known-answer set is a question to a model together with the place where the answer has to lie,
+because we put it there. The running board is a file of the learner's own, in `core.files.home()`.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from xailab import data, models
+from xailab.attribution import register_all
+from xailab.core.batching import quiet
+from xailab.core.files import home, write_atomically
+from xailab.core.registry import Method, chosen
+from xailab.evaluate.localization import (
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+)
+
+COLUMNS = ["method", "dataset", "pointing", "mass", "rank", "chance", "rows", "ms_per_row"]
+_CHUNK = 5  # rows explained at once: a row of mosaics takes a few hundred MB of gradients
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """A model, inputs, targets, and where the evidence has to be.
+
+    Attributes:
+        name: of the set.
+        model: the network that is asked.
+        x: (N, C, H, W), what it is shown.
+        target: (N,) int64, the output to be explained.
+        truth: (N, H, W) bool, the place of the answer.
+        layer: the layer for methods that need one.
+    """
+
+    name: str
+    model: nn.Module
+    x: Tensor
+    target: Tensor
+    truth: Tensor
+    layer: str
+
+
+def marked_digits() -> KnownAnswer:
+    """Digits that the cheating network calls 8 only because of a mark: the mark is the answer.
+
+    Only digits that it calls something else once the mark is taken away are asked about, so that
+    the mark is known to be the reason.
+    """
+    digits = data.marked_digits(seed=0).test
+    model = models.digit_cnn_marked()
+    x = torch.as_tensor(digits.images)[:, None]
+    truth = torch.as_tensor(digits.truth)
+    with torch.no_grad():
+        marked, bare = model(x).argmax(1), model(x * ~truth[:, None]).argmax(1)
+    asked = torch.as_tensor(digits.marked) & (marked == digits.shortcut) & (bare != digits.shortcut)
+    target = torch.full((int(asked.sum()),), digits.shortcut)
+    return KnownAnswer("marked_digits", model, x[asked], target, truth[asked], "relu3")
+
+
+def mosaics() -> KnownAnswer:
+    """Four photos of four classes in one picture: the cell of the class is the answer."""
+    grids = data.mosaics(seed=0)
+    x = models.normalize(grids.images)
+    target, truth = torch.as_tensor(grids.target), torch.as_tensor(grids.truth)
+    model = models.pretrained("efficientnet_lite0").model
+    return KnownAnswer("mosaics", model, x, target, truth, "bn2")
+
+
+SETS: dict[str, Callable[[], KnownAnswer]] = {"marked_digits": marked_digits, "mosaics": mosaics}
+
+
+def score(
+    methods: Sequence[str | Callable[..., Any]] | Mapping[str, Callable[..., Any]],
+    datasets: Sequence[str] = ("marked_digits", "mosaics"),
+    *,
+    limit: int | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Score methods where the right answer is known, and time them.
+
+    Args:
+        methods: names out of `xailab.methods()`, functions `(model, x, target)`, or a mapping
+            name -> function.
+        datasets: names of known-answer sets: "marked_digits", "mosaics".
+        limit: ask only about the first so many rows of each set; None asks about all.
+        options: keyword arguments for those methods that know them (`seed`, `n_samples`, ...).
+
+    Returns:
+        One line per method and set: `pointing`, `mass` and `rank` as in `evaluate.localization`
+        (means, 1 is best), `chance` (the mask's share of the picture, which is what a constant
+        map scores), `rows` and `ms_per_row`.
+
+    Raises:
+        ValueError: no such method or set, or what a method raises on these models.
+
+    >>> score(["saliency"], ["marked_digits"], limit=2)["rows"].item()
+    2
+    """
+    register_all()
+    wanted = chosen(methods)
+    questions = [_set(name) for name in ([datasets] if isinstance(datasets, str) else datasets)]
+    lines = []
+    with tqdm(total=len(wanted) * len(questions), delay=2, leave=False, disable=quiet()) as bar:
+        for question in questions:
+            for method in wanted:
+                lines.append(_line(method, question, limit, options))
+                bar.update()
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _set(name: str) -> KnownAnswer:
+    if name not in SETS:
+        near = get_close_matches(name, SETS, n=3) or sorted(SETS)
+        raise ValueError(f"there is no known-answer set {name!r}; there is {', '.join(near)}")
+    return SETS[name]()
+
+
+def _line(
+    method: Method, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
+) -> list[Any]:
+    """Explain all rows of one set by one method; return its line of the table."""
+    began = perf_counter()
+    maps = torch.cat(list(_maps(method, question, limit, options)))
+    seconds = perf_counter() - began
+    truth = question.truth[:limit]
+    measures = (pointing_game, relevance_mass_accuracy, relevance_rank_accuracy)
+    scores = [measure(maps, truth).mean().item() for measure in measures]
+    chance = truth.double().mean().item()
+    return [method.name, question.name, *scores, chance, len(maps), 1000 * seconds / len(maps)]
+
+
+def _maps(
+    method: Method, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    """Yield the maps of a few rows at a time, channels summed: (n, H, W)."""
+    offered = {"layer": question.layer, **options}
+    taken = {name: value for name, value in offered.items() if name in method.options}
+    rows = torch.arange(len(question.x))[:limit]
+    for chunk in rows.split(_CHUNK):
+        maps = method.function(question.model, question.x[chunk], question.target[chunk], **taken)
+        yield maps.sum(1)
+
+
+def _board() -> Path:
+    return home() / "scoreboard.csv"
+
+
+def record(table: pd.DataFrame) -> pd.DataFrame:
+    """Enter scores into the running board; a method's newer score replaces its older one.
+
+    Args:
+        table: what `score` returned.
+
+    Returns:
+        The board as it stands now.
+
+    Raises:
+        ValueError: a table with other columns.
+    """
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"a score table has the columns {COLUMNS}, got {list(table.columns)}")
+    both = table if (old := standings()).empty else pd.concat([old, table], ignore_index=True)
+    newest = both.drop_duplicates(["method", "dataset"], keep="last", ignore_index=True)
+    write_atomically(_board(), newest.to_csv(index=False))
+    return newest
+
+
+def standings() -> pd.DataFrame:
+    """Return the running board; empty if nothing was recorded, or if its file is damaged."""
+    try:
+        table = pd.read_csv(io.StringIO(_board().read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):  # pandas' parse errors are ValueErrors
+        return pd.DataFrame(columns=COLUMNS)
+    whole = list(table.columns) == COLUMNS and np.issubdtype(table["mass"].dtype, np.floating)
+    return table if whole else pd.DataFrame(columns=COLUMNS)
