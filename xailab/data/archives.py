@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from xailab.core.files import home
+from xailab.data import public
 from xailab.data.registry import Entry, entries, entry
 
 Status = Literal["ok", "missing", "broken"]
@@ -194,7 +195,7 @@ def verify(name: str) -> Status:
     if wanted.source == "dependency":
         module = _MODULES.get(wanted.package, wanted.package)
         return "ok" if find_spec(module) else "missing"
-    return "ok" if (cache() / "torchvision" / name).is_dir() else "missing"
+    return "ok" if public.place(name).is_dir() else "missing"
 
 
 def _verify_archive(wanted: Entry) -> Status:
@@ -225,6 +226,8 @@ def get(names: Iterable[str] | None = None, *, progress: bool = True) -> dict[st
         for each in wanted:
             if each.source == "archive":
                 fetch(each.name)
+            elif each.source == "torchvision":
+                public.download(each.name)
             step(each)
     return {each.name: verify(each.name) for each in wanted}
 
