@@ -90,8 +90,9 @@ check-drift: $(DEV)
 .PHONY: check-tests check-notebooks
 check-tests: $(DEV)
 	@.ci/timed $(PYTHON) -m pytest -q -n 2
-check-notebooks: $(DEV) # --dist loadfile: the cells of a notebook belong to one process, in order
-	@.ci/timed $(PYTHON) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks solutions
+check-notebooks: $(DEV) # loadfile: the cells of a notebook belong to one process, in order
+	@.ci/timed $(PYTHON) -m pytest -q -n 2 --dist loadfile -p tests.lessons.kernels \
+	  --nbval-lax --nbval-current-env notebooks solutions
 
 # ---------------------------------------------------------------------------------- set-up
 .PHONY: FORCE

@@ -175,10 +175,15 @@ def test_build_passes_its_arguments_and_its_exit_code(monkeypatch):
     from xailab.course import build
 
     calls = []
-    monkeypatch.setattr(build, "main", lambda lessons, check: calls.append((lessons, check)) or 1)
+
+    def main(lessons, check, *, force):
+        calls.append((lessons, check, force))
+        return 1
+
+    monkeypatch.setattr(build, "main", main)
     assert run("build", "08_cam", "--check").exit_code == 1
-    assert run("build").exit_code == 1
-    assert calls == [(["08_cam"], True), ([], False)]
+    assert run("build", "--force").exit_code == 1
+    assert calls == [(["08_cam"], True, False), ([], False, True)]
 
 
 def test_progress_shows_every_lesson_with_exercises(empty_home):

@@ -135,11 +135,12 @@ def doctor() -> None:
 def build(
     lessons: Names = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what is out of date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what did not change.")] = False,
 ) -> None:
     """Write notebooks/ and solutions/ from lessons/, where they changed."""
     from xailab.course.build import main
 
-    raise typer.Exit(main(lessons or [], check))
+    raise typer.Exit(main(lessons or [], check, force=force))
 
 
 @app.command()
@@ -152,13 +153,13 @@ def progress() -> None:
 
 @data_app.command("list")
 def list_data() -> None:
-    """List the data sets: what each is, its licence, its size, whether it is here."""
+    """List the data sets: what each is, its license, its size, whether it is here."""
     from rich.console import Console
     from rich.table import Table
 
     from xailab import data
 
-    table = Table("name", "what", "licence", "MB", "here", box=None, pad_edge=False)
+    table = Table("name", "what", "license", "MB", "here", box=None, pad_edge=False)
     for each in data.entries():
         megabytes = f"{each.size / 1e6:.1f}" if each.size else "-"
         table.add_row(each.name, each.title, each.licence, megabytes, data.verify(each.name))
@@ -175,7 +176,7 @@ def get(names: Names = None) -> None:
 
 @data_app.command()
 def card(name: str) -> None:
-    """Describe one data set: where it comes from, its licence, its known problems."""
+    """Describe one data set: where it comes from, its license, its known problems."""
     from rich.console import Console
     from rich.markdown import Markdown
 
