@@ -7,9 +7,10 @@ import pytest
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-@pytest.fixture(autouse=True)
-def own_progress(tmp_path_factory, monkeypatch):
-    """Keep the records of exercises in a folder of the test."""
-    folder = tmp_path_factory.mktemp("progress")
-    monkeypatch.setenv("XAILAB_PROGRESS", str(folder / "progress.json"))
-    monkeypatch.delenv("XAILAB_STRICT", raising=False)
+@pytest.fixture(autouse=True, scope="session")
+def own_progress(tmp_path_factory):
+    """Keep the records of exercises in a folder of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XAILAB_PROGRESS", str(tmp_path_factory.mktemp("progress") / "progress.json"))
+        patch.delenv("XAILAB_STRICT", raising=False)
+        yield

@@ -41,9 +41,10 @@ def predict(id: str, guess: Any) -> None:
     if entry.kind != "predict":
         raise ValueError(f"{id} is no prediction: use check({id!r}, answer)")
     message = _judge(entry, guess)
-    if message.status == "noted":
-        _guesses[id] = guess
-    _finish(entry, message, guess)
+    if message.status != "noted":
+        return _finish(entry, message)
+    _guesses[id] = guess
+    _finish(entry, message, as_text(guess))
 
 
 def reveal(id: str, actual: Any) -> None:
@@ -57,7 +58,7 @@ def reveal(id: str, actual: Any) -> None:
     guess = _guesses.get(id, records.read().get(id, {}).get("guess"))
     if guess is None:
         text = "Write your guess in the cell above first; this cell then shows what came."
-        return _finish(entry, Message("not done", id, text), count=False)
+        return _finish(entry, Message("not done", id, text))
     lines = [f"you guessed: {as_text(guess)}", f"what came:   {as_text(actual)}"]
     Message("noted", id, "\n".join([*lines, *_distance(guess, actual)])).show()
 
@@ -111,10 +112,10 @@ def _how_to_start(entry: Exercise) -> str:
     return f"{where[entry.kind]} About {entry.minutes} min."
 
 
-def _finish(entry: Exercise, message: Message, guess: Any = None, *, count: bool = True) -> None:
+def _finish(entry: Exercise, message: Message, guess: str | None = None) -> None:
     passed = message.status in ("right", "noted")
-    if count and message.status != "not done":
-        records.record(entry.id, passed=passed, guess=None if guess is None else as_text(guess))
+    if message.status != "not done":
+        records.record(entry.id, passed=passed, guess=guess)
     message.show()
     if records.strict() and not passed:
         raise Mistake(message.plain)

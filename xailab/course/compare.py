@@ -19,13 +19,17 @@ def as_array(value: Any, what: str) -> np.ndarray:
     """
     if value is None or value is ...:
         raise Mistake(f"{what} is {value}: does your code return a value on every path?")
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
     try:
-        return np.asarray(value, dtype=float)
+        return _numbers(value)
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise Mistake(f"{what} should be numbers, but a {kind} came: {as_text(value)}") from None
+
+
+def _numbers(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, dtype=float)
 
 
 def as_text(value: Any, limit: int = 200) -> str:
@@ -34,11 +38,12 @@ def as_text(value: Any, limit: int = 200) -> str:
     >>> as_text([0.123456, 2.0])
     '[0.1235, 2]'
     """
-    if isinstance(value, str):
+    if isinstance(value, str | bool):
+        value = str(value)
         return value if len(value) <= limit else f"{value[:limit]}..."
     try:
-        numbers = as_array(value, "value")
-    except Mistake:
+        numbers = _numbers(value)
+    except (TypeError, ValueError):
         return as_text(repr(value), limit)
     formats: Any = {"float_kind": lambda number: f"{number:.4g}"}
     text = np.array2string(numbers, separator=", ", threshold=24, edgeitems=2, formatter=formats)

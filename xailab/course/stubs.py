@@ -35,11 +35,10 @@ def cut(source: str) -> str:
     Raises:
         ValueError: a BEGIN without its END, or the other way round.
     """
-    strings = _long_strings(source)
 
     def stub(match: re.Match[str]) -> str:
         line = source.count("\n", 0, match.start()) + 1
-        if any(first < line < last for first, last in strings):
+        if any(first < line < last for first, last in _long_strings(source)):
             return TEXT
         return textwrap.indent(_code_stub(match[1], match[2]), match[1])
 

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from xailab.course.compare import (
+    Mistake,
+    as_text,
+    expect_choice,
+    expect_close,
+    expect_detached,
+    expect_finite,
+    expect_mentions,
+    expect_number,
+    expect_shape,
+    expect_words,
+)
+
+SIGNED = np.array([[1.0, -2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize("got", [SIGNED, SIGNED.tolist(), torch.tensor(SIGNED, requires_grad=True)])
+def test_the_right_numbers_pass_in_any_form(got):
+    expect_close(got, SIGNED, "the result")
+
+
+@pytest.mark.parametrize(
+    ("got", "match"),
+    [
+        (None, "is None: does your code return"),
+        (..., "is Ellipsis"),
+        ("text", "should be numbers, but a str came: text"),
+        (SIGNED[None], r"shape \(2, 2\), but has \(1, 2, 2\): an axis of length 1 is left over"),
+        (SIGNED.sum(axis=0), r"but has \(2,\): an axis was summed or averaged away"),
+        (np.full((2, 2), np.nan), "nan or inf"),
+        (-SIGNED, "wrong sign"),
+        (np.abs(SIGNED), "lost its signs"),
+        (np.maximum(SIGNED, 0), "a ReLU too many"),
+        (SIGNED * 2, "is 2 times what is expected"),
+        (SIGNED / 4, "is 0.25 times what is expected"),
+        (SIGNED.T * 1.0, "is not what is expected"),
+        (SIGNED + 1e-3, "is not what is expected"),
+    ],
+)
+def test_a_mistake_is_named(got, match):
+    with pytest.raises(Mistake, match=match):
+        expect_close(got, SIGNED, "the result")
+
+
+def test_a_missing_relu_is_named():
+    with pytest.raises(Mistake, match="is a ReLU missing"):
+        expect_close(SIGNED, np.maximum(SIGNED, 0), "the map")
+
+
+def test_what_was_expected_and_what_came_are_shown():
+    with pytest.raises(Mistake, match=r"expected: \[1, 2\]\ncame:     \[1, 5\]"):
+        expect_close([1, 5], [1, 2], "the result")
+
+
+def test_a_mistake_known_for_the_exercise_comes_before_the_general_ones():
+    known = {"you averaged over the classes (axis 1)": SIGNED.mean(axis=1)}
+    with pytest.raises(Mistake, match=r"the mean: you averaged over the classes"):
+        expect_close(SIGNED.mean(axis=1), SIGNED.mean(axis=0), "the mean", known=known)
+
+
+def test_the_place_of_the_largest_difference_in_a_large_array_is_shown():
+    want = np.zeros((10, 10))
+    got = want.copy()
+    got[3, 4], got[5, 6] = 1.0, 7.0
+    with pytest.raises(Mistake, match=r"largest difference at \[5, 6\]: 0 expected, 7 came"):
+        expect_close(got, want, "the map")
+
+
+def test_swapped_axes_are_named():
+    with pytest.raises(Mistake, match="two axes are swapped"):
+        expect_shape(np.zeros((2, 3)), (3, 2), "the weights")
+
+
+def test_a_missing_axis_of_one_is_named():
+    with pytest.raises(Mistake, match="an axis of length 1 is missing"):
+        expect_shape(np.zeros((2, 3)), (1, 2, 3), "the batch")
+
+
+def test_finite_says_why():
+    expect_finite([1.0], "the loss")
+    with pytest.raises(Mistake, match=r"the loss holds nan or inf: \[inf\]. Subtract the maximum."):
+        expect_finite([np.inf], "the loss", "Subtract the maximum.")
+
+
+def test_a_tensor_in_the_graph_is_told():
+    x = torch.ones(2, requires_grad=True)
+    expect_detached(x.detach(), "the map")
+    with pytest.raises(Mistake, match=r"the map still carries its graph: .*detach"):
+        expect_detached(x * 2, "the map")
+
+
+def test_guesses_have_a_form():
+    expect_number(1, 0, 1)
+    expect_choice("cat", ["cat", "dog"])
+    for bad in (1.01, -0.1, np.nan, [0.5], "half"):
+        with pytest.raises(Mistake, match="number"):
+            expect_number(bad, 0, 1)
+    with pytest.raises(Mistake, match="one of 'cat', 'dog', not 'cow'"):
+        expect_choice("cow", ["cat", "dog"])
+
+
+def test_free_text_needs_words_and_what_was_asked():
+    expect_words("it is flat", 3)
+    expect_mentions("The slope SATURATES", "saturat|flat", "What about the slope?")
+    with pytest.raises(Mistake, match="at least 4 words, 3 came"):
+        expect_words("it is flat", 4)
+    with pytest.raises(Mistake, match="a float came"):
+        expect_words(0.3, 4)
+    with pytest.raises(Mistake, match=r"What about the slope\?"):
+        expect_mentions("no idea", "saturat|flat", "What about the slope?")
+
+
+def test_values_are_shown_short():
+    assert as_text(np.arange(100.0)) == "[0, 1, ..., 98, 99] (shape (100,))"
+    assert as_text("x" * 300) == "x" * 200 + "..."
+    assert as_text({"a": 1}) == "{'a': 1}"
+    assert as_text(True) == "True"
