@@ -1,6 +1,7 @@
 """Bars, curves and the scoreboard: readable without color, numbers written beside."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,34 +164,47 @@ def _draw_curve(ax: Axes, x: Floats, y: Floats, i: int) -> None:
 
 
 def _name_ends(ax: Axes, lines: Mapping[str, Floats], log: bool) -> None:
-    """Write each curve's name right of its end, moved apart where two ends meet."""
+    """Write each curve's marker and name right of its end, moved apart where two ends meet."""
     low, high = np.log(ax.get_ylim()) if log else ax.get_ylim()
     ends = np.array([np.log(y[-1]) if log else y[-1] for y in lines.values()])
-    heights = _apart((ends - low) / (high - low), gap=0.07)
+    heights = _apart((ends - low) / (high - low), gap=0.075)
     for i, (name, height) in enumerate(zip(lines, heights, strict=True)):
-        ax.annotate(
+        color, marker = CYCLE[i % len(CYCLE)], _MARKERS[i % len(_MARKERS)]
+        ax.plot(
+            1.03,
+            height,
+            color=color,
+            marker=marker,
+            markersize=5,
+            transform=ax.transAxes,
+            clip_on=False,
+        )
+        ax.text(
+            1.05,
+            height,
             name,
-            (1.02, height),
-            xycoords="axes fraction",
+            transform=ax.transAxes,
             va="center",
-            color=CYCLE[i % len(CYCLE)],
+            color=color,
             fontweight="bold",
             fontsize=9.5,
         )
 
 
 def _apart(heights: Floats, gap: float) -> Floats:
-    """Push heights apart to at least `gap`, keeping their order and their mean.
+    """Push heights in 0..1 apart, each pair by as much, until they lie about `gap` apart.
 
-    >>> _apart(np.array([0.5, 0.5]), 0.1).round(2).tolist()
-    [0.45, 0.55]
+    >>> _apart(np.array([0.5, 0.5, 0.9]), 0.1).round(2).tolist()
+    [0.45, 0.55, 0.9]
     """
-    order = np.argsort(heights, kind="stable")
-    moved = heights[order].copy()
-    for i in range(1, len(moved)):
-        moved[i] = max(moved[i], moved[i - 1] + gap)
-    moved -= moved.mean() - heights.mean()
-    return moved[np.argsort(order)]
+    moved = np.clip(heights, 0, 1)
+    order = np.argsort(moved, kind="stable")
+    for _ in range(100):
+        for below, above in pairwise(order):
+            push = max(0.0, gap - (moved[above] - moved[below])) / 2
+            moved[below], moved[above] = moved[below] - push, moved[above] + push
+        moved = np.clip(moved, 0, 1)
+    return moved
 
 
 def scoreboard(
@@ -239,7 +253,14 @@ def _draw_scores(ax: Axes, table: "pd.DataFrame", chance: float | None) -> None:
     rows = np.arange(len(table))
     ax.hlines(rows, table.min(axis=1), table.max(axis=1), color="#cccccc", linewidth=2, zorder=1)
     for i, name in enumerate(table.columns):
-        ax.scatter(table[name], rows, s=50, marker=_MARKERS[i], color=CYCLE[i], label=str(name))
+        ax.scatter(
+            table[name],
+            rows,
+            s=50,
+            marker=_MARKERS[i % len(_MARKERS)],
+            color=CYCLE[i % len(CYCLE)],
+            label=str(name),
+        )
     if chance is not None:
         ax.axvline(chance, color=MUTED, linestyle=":", label=f"chance ({number(chance)})")
     ax.set_yticks(rows, [str(name) for name in table.index])

@@ -14,6 +14,7 @@ from xailab.plots.picture import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_fi
 from xailab.plots.words import number
 
 _MAX_NODES = 12
+_MAX_LABELS = 9  # edges of a gap; the numbers of more would cover each other
 # Light tints of the color-blind-safe cycle: dark text stays readable on each.
 _TINTS = ("#e8eef5", "#fde8d7", "#dff2ea", "#f7e6f0", "#fdf3d8", "#e9e9e9", "#dff1fb")
 _Position = tuple[float, float]
@@ -33,7 +34,8 @@ def network(
 ) -> Picture:
     """Draw a dense network, layer by layer from left to right, with its numbers.
 
-    Positive weights are solid red, negative ones dashed blue, and wider the larger they are.
+    Positive weights are solid red, negative ones dashed blue, and wider the larger they are;
+    their numbers are written where a gap has at most 9 edges, and always in the words.
 
     Args:
         sizes: nodes per layer, at most 12 each.
@@ -55,7 +57,8 @@ def network(
     if layer_names is not None and len(layer_names) != len(sizes):
         raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
     with styled():
-        figure = new_figure(2.0 * len(sizes) + 0.6, 1.0 * max(sizes) + 1.0, title)
+        step = 0.9 if values or names or weights else 0.6
+        figure = new_figure(1.9 * len(sizes) + 0.4, step * max(sizes) + 0.8, title)
         ax = _canvas(figure)
         _draw_edges(ax, sizes, weights)
         for layer, size in enumerate(sizes):
@@ -118,7 +121,8 @@ def _draw_edges(ax: Axes, sizes: Sequence[int], weights: list[Floats] | None) ->
             weight = float(weights[layer][i, j])
             style = (POSITIVE, "-") if weight >= 0 else (NEGATIVE, "--")
             _draw_edge(ax, *ends, style[0], 0.8 + 2.2 * abs(weight) / largest, style[1])
-            _draw_weight(ax, *ends, weight, style[0], j / max(1, sizes[layer + 1] - 1))
+            if weights[layer].size <= _MAX_LABELS:
+                _draw_weight(ax, *ends, weight, style[0], j / max(1, sizes[layer + 1] - 1))
 
 
 def _draw_edge(
@@ -207,10 +211,9 @@ def graph(
     if not arrows:
         raise ValueError("graph: nothing to draw, there is no edge")
     texts = {node: str((labels or {}).get(node, node)) for node in nodes}
-    places = _layered(arrows) if positions in (None, "layered") else _given(positions, nodes)
+    grid = _layered(arrows) if positions in (None, "layered") else _given(positions, nodes)
     with styled():
-        figure = _page(places, texts, title)
-        ax = _canvas(figure)
+        figure, ax, places = _page(grid, texts, arrows, title)
         marked = set(highlight)
         boxes = {
             node: _draw_box(ax, places[node], texts[node], _tint(node, groups), node in marked)
@@ -265,13 +268,44 @@ def _columns(directed: Any) -> dict[Any, int]:
     return {node: column - first for node, column in columns.items()}
 
 
-def _page(places: _Nodes, texts: Mapping[Any, str], title: str) -> Figure:
-    """Return a figure with room for the widest and the tallest box in every cell."""
-    lines = [text.split("\n") for text in texts.values()]
-    wide = max(len(line) for rows in lines for line in rows) * 0.085 + 0.75
-    tall = max(len(rows) for rows in lines) * 0.2 + 0.35
-    spans = [max(axis) - min(axis) + 1 for axis in zip(*places.values(), strict=True)]
-    return new_figure(max(4.0, spans[0] * wide), spans[1] * tall + 0.5, title)
+def _page(
+    places: _Nodes, texts: Mapping[Any, str], arrows: Sequence[Any], title: str
+) -> tuple[Figure, Axes, _Nodes]:
+    """Return a page that fits its boxes, and the places in inches from its upper left."""
+    wide, tall = _box_sizes(texts)
+    height = max(tall.values()) + 0.25
+    gap = max(0.4, *(_width(text) + 0.35 for *_, text in arrows if text), 0.4)
+    centers = _centers({node: x for node, (x, _) in places.items()}, wide, gap)
+    top = min(y for _, y in places.values())
+    inches = {n: (centers[n], -height * (y - top + 0.5)) for n, (_, y) in places.items()}
+    width = max(centers[node] + wide[node] / 2 for node in places) + 0.1
+    depth = max(-y for _, y in inches.values()) + height / 2
+    figure = new_figure(max(4.0, width), depth + 0.45, title)
+    ax = _canvas(figure)
+    ax.set(xlim=(0, max(4.0, width)), ylim=(-depth, 0))
+    return figure, ax, inches
+
+
+def _box_sizes(texts: Mapping[Any, str]) -> tuple[dict[Any, float], dict[Any, float]]:
+    lines = {node: text.split("\n") for node, text in texts.items()}
+    wide = {node: max(map(_width, rows)) + 0.2 for node, rows in lines.items()}
+    return wide, {node: 0.17 * len(rows) + 0.2 for node, rows in lines.items()}
+
+
+def _width(text: str) -> float:
+    """Inches of a line in the size of the boxes, about."""
+    return 0.085 * len(text)
+
+
+def _centers(
+    columns: Mapping[Any, float], wide: Mapping[Any, float], gap: float
+) -> dict[Any, float]:
+    """Set whole columns one after the other, each as wide as its widest box."""
+    known = sorted(set(columns.values()))
+    widths = [max(wide[n] for n in columns if columns[n] == x) for x in known]
+    starts = np.cumsum([0.1, *(width + gap for width in widths[:-1])])
+    centers = dict(zip(known, starts + np.array(widths) / 2, strict=True))
+    return {node: float(centers[x]) for node, x in columns.items()}
 
 
 def _canvas(figure: Figure) -> Axes:
@@ -293,9 +327,7 @@ def _draw_box(ax: Axes, at: _Position, text: str, tint: str, mark: bool) -> Text
         "edgecolor": INK if mark else MUTED,
         "linewidth": 2.5 if mark else 1.0,
     }
-    ax.update_datalim([(at[0] - 0.5, -at[1] - 0.5), (at[0] + 0.5, -at[1] + 0.5)])
-    ax.autoscale_view()
-    return ax.text(at[0], -at[1], text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=2)
+    return ax.text(*at, text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=2)
 
 
 def _draw_arrow(ax: Axes, start: Text, end: Text, text: str) -> None:

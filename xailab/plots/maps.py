@@ -1,7 +1,8 @@
 """Heat maps over pictures, side by side on one scale, and plain pictures."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, sqrt
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from xailab.plots.arrays import Floats, to_image, to_map
 from xailab.plots.picture import Picture, new_figure, styled
 from xailab.plots.words import describe
 
-_COLUMNS = 4
+_COLUMNS = 5
+_AREA = 14  # square inches of all panels: what 60 kB of photo can fill
 _OUTLIERS = 99.5  # percentile at which the scale of a large map ends
 _LARGE = 1000  # cells; below this every single value may matter
 
@@ -70,8 +72,8 @@ def compare(
         maps: the maps, each as in `heatmap`.
         over: one photo for all, or a list or tuple with one photo a map.
         titles: one a map.
-        shared: True: equal colors mean equal numbers. False: each map is divided by its largest
-            absolute value, for methods whose units differ; the color bar says so.
+        shared: True: equal colors mean equal numbers. False: each map has its own scale, for
+            methods whose units differ; the color bar says so.
         title: the finding.
         alt: the text alternative; without it one sentence a map.
         label: what the numbers are, with their unit.
@@ -86,8 +88,8 @@ def compare(
     _check_count(photos, len(values), "photos in over")
     words = [describe(v, name=name, mask=mask) for v, name in zip(values, titles, strict=True)]
     if not shared:
-        values = [_by_largest(v) for v in values]
-        label = "share of the map's largest"
+        values = [v / (_limit(v) or 1.0) for v in values]
+        label = "relative to\neach map's top"
     sentence = alt or " ".join([f"{title}."] * bool(title) + words)
     with styled():
         return Picture(_grid(values, photos, titles, title, label, mask), sentence)
@@ -131,11 +133,6 @@ def _check_count(items: Sequence[Any], expected: int, name: str) -> None:
         raise ValueError(f"{name}: expected a list of {expected}, one a panel, got {got}")
 
 
-def _by_largest(values: Floats) -> Floats:
-    largest = np.abs(values).max()
-    return values / largest if largest else values
-
-
 def _grid(
     maps: Sequence[Floats],
     photos: Sequence[Any],
@@ -153,10 +150,21 @@ def _grid(
         _draw_map(ax, values, photo, scale, colors)
         if mask is not None:
             _outline(ax, to_map(mask, "mask"))
-    bar = figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, pad=0.02)
+    _draw_bar(figure, axes, ScalarMappable(scale, colors), label, extend)
+    return figure
+
+
+def _draw_bar(
+    figure: Figure, axes: Sequence[Axes], colors: ScalarMappable, label: str, extend: str
+) -> None:
+    """Draw one color bar for all panels: as high as the last one, or beside several rows."""
+    if len(axes) <= _COLUMNS:
+        box = (1.04, 0, {1: 0.035, 2: 0.05}.get(len(axes), 0.07), 1)
+        bar = figure.colorbar(colors, cax=axes[-1].inset_axes(box), extend=extend)
+    else:
+        bar = figure.colorbar(colors, ax=list(axes), extend=extend, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)
-    return figure
 
 
 def _panels(
@@ -167,20 +175,21 @@ def _panels(
     bar: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with empty panels of the picture's proportions."""
-    columns = min(count, _COLUMNS)
-    rows = ceil(count / columns)
-    width = 3.6 if count == 1 else 2.9 if count == 2 else 8.2 / columns
-    height = min(width * shape[0] / shape[1], 1.6 * width)
+    rows = ceil(count / _COLUMNS)
+    columns = ceil(count / rows)
+    ratio = min(max(shape[0] / shape[1], 0.1), 1.6)
+    width = min(4.2, 8.2 / columns, sqrt(_AREA / (count * ratio)))
+    height = width * ratio
     figure = new_figure(
         columns * width + (0.9 if bar else 0),
-        rows * (height + (0.35 if titles else 0.05)) + (0.4 if title else 0),
+        rows * (height + (0.3 if titles else 0.05)) + (0.4 if title else 0),
         title,
     )
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()
     for ax, text in zip(axes, titles or [], strict=False):
-        ax.set_title(text, fontsize=10)
+        ax.set_title(fill(text, max(8, int(width * 12))), fontsize=10)
     return figure, axes[:count]
 
 
@@ -194,6 +203,7 @@ def _scale(maps: Sequence[Floats]) -> tuple[Any, str]:
 
 
 def _limit(values: Floats) -> float:
+    """Return where the scale of a map ends: at its largest value, or below a few outliers."""
     largest = float(np.abs(values).max())
     if values.size <= _LARGE:
         return largest
@@ -226,8 +236,9 @@ def _outline(ax: Axes, mask: Floats) -> None:
     """Draw the border of the true region: white on black is seen on any picture."""
     left, right = ax.get_xlim()
     bottom, top = ax.get_ylim()
-    padded = np.pad(mask > 0, 1)
-    rows, columns = mask.shape
+    repeat = ceil(256 / max(mask.shape))  # contours cut corners; of small cells nobody sees it
+    padded = np.pad(np.kron(mask > 0, np.ones((repeat, repeat))), 1)
+    rows, columns = (size - 2 for size in padded.shape)
     x = (np.arange(columns + 2) - 0.5) * (right - left) / columns
     y = (np.arange(rows + 2) - 0.5) * (bottom - top) / rows
     for color, width in (("black", 3.5), ("white", 1.5)):

@@ -18,6 +18,7 @@ from xailab.core.files import write_atomically
 BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
 _DPI = (96, 84, 72)
 _COLORS = (256, 160, 96)
+_TRIM: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
 
 INK = "#222222"
 MUTED = "#666666"
@@ -122,7 +123,9 @@ class Picture:
     def _svg(self) -> bytes:
         buffer = io.BytesIO()
         with styled():
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": self.alt})
+            self.figure.savefig(
+                buffer, format="svg", metadata={"Date": None, "Title": self.alt}, **_TRIM
+            )
         return buffer.getvalue()
 
     def _ipython_display_(self) -> None:
@@ -146,7 +149,7 @@ def _encodings(figure: Figure, dpi: int) -> Iterator[bytes]:
     """Yield ever smaller PNGs at one resolution: all colors first, then palettes."""
     buffer = io.BytesIO()
     with styled():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, **_TRIM)
     yield buffer.getvalue()
     full = Image.open(buffer).convert("RGB")
     for colors in _COLORS:
@@ -156,6 +159,6 @@ def _encodings(figure: Figure, dpi: int) -> Iterator[bytes]:
 def _palette_png(image: Image.Image, colors: int) -> bytes:
     buffer = io.BytesIO()
     # Maximum coverage keeps the few pixels of a color bar, which the median cut would sacrifice.
-    palette = image.quantize(colors, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    palette = image.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

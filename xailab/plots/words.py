@@ -29,7 +29,7 @@ def describe(map: Any, over: Any = None, name: str = "attribution", mask: Any = 
         ValueError: NaN or infinite values, more than one map, or a mask with nothing in it.
 
     >>> describe([[0, 0, 0, 8], [0, 0, 0, 0], [0, 2, 0, -1]], name="evidence")  # doctest: +ELLIPSIS
-    'evidence from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); half of the positive...
+    'evidence runs from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); half of the posi...
     """
     values = to_map(map)
     size = f"{values.shape[0]} x {values.shape[1]}"
@@ -38,7 +38,7 @@ def describe(map: Any, over: Any = None, name: str = "attribution", mask: Any = 
     parts = [_peak(values, over), *_mass(values)]
     if mask is not None:
         parts.append(_inside(values, to_map(mask, "mask") > 0))
-    return f"{name} from {number(values.min())} to {number(values.max())}: {'; '.join(parts)}."
+    return f"{name} runs from {number(values.min())} to {number(values.max())}: {'; '.join(parts)}."
 
 
 def describe_bars(values: Any, names: Sequence[str]) -> str:
@@ -63,10 +63,11 @@ def describe_curves(x: Any, series: Mapping[str, Any], xlabel: str = "x") -> str
     """Say for each curve where it starts and ends and where its extremes lie.
 
     >>> describe_curves([0, 1, 2], {"loss": [3, 1, 2]}, "step")
-    'loss goes from 3 at step 0 to 2 at step 2, lowest 1 at step 1.'
+    'Along step from 0 to 2: loss goes from 3 to 2, lowest 1 at 1.'
     """
     grid = to_array(x, "x")
-    return " ".join(_curve_words(grid, to_array(y, n), n, xlabel) for n, y in series.items())
+    curves = "; ".join(_curve_words(grid, to_array(y, name), name) for name, y in series.items())
+    return f"Along {xlabel} from {number(grid[0])} to {number(grid[-1])}: {curves}."
 
 
 def number(value: float) -> str:
@@ -132,20 +133,18 @@ def _half(mass: Floats, sign: str) -> str:
     cells = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
     where, share = _densest(mass)
     return (
-        f"half of the {sign} mass lies in {percent(cells / mass.size)} of the picture, mainly "
+        f"half of the {sign} mass in {percent(cells / mass.size)} of the picture, mainly "
         f"{where} ({percent(share)} of it)"
     )
 
 
 def _densest(mass: Floats) -> tuple[str, float]:
     """Return the ninth of the picture with the largest share of the mass, and that share."""
-    shares: dict[str, float] = {}
-    height, width = mass.shape
-    for (row, column), value in np.ndenumerate(mass):
-        where = place((row + 0.5) / height, (column + 0.5) / width)
-        shares[where] = shares.get(where, 0.0) + float(value)
-    best = max(shares, key=lambda where: shares[where])
-    return best, shares[best] / float(mass.sum())
+    row, column = (((np.arange(n) + 0.5) * 3 / n).astype(int) for n in mass.shape)
+    ninth = 3 * row[:, None] + column
+    shares = np.bincount(ninth.ravel(), mass.ravel(), minlength=9) / mass.sum()
+    best = int(shares.argmax())
+    return place((best // 3 + 0.5) / 3, (best % 3 + 0.5) / 3), float(shares[best])
 
 
 def _inside(values: Floats, mask: Any) -> str:
@@ -161,12 +160,9 @@ def _inside(values: Floats, mask: Any) -> str:
     )
 
 
-def _curve_words(x: Floats, y: Floats, name: str, xlabel: str) -> str:
-    words = (
-        f"{name} goes from {number(y[0])} at {xlabel} {number(x[0])} to {number(y[-1])} at "
-        f"{xlabel} {number(x[-1])}"
-    )
+def _curve_words(x: Floats, y: Floats, name: str) -> str:
+    words = f"{name} goes from {number(y[0])} to {number(y[-1])}"
     for word, at in (("highest", int(y.argmax())), ("lowest", int(y.argmin()))):
         if y[at] not in (y[0], y[-1]):
-            words += f", {word} {number(y[at])} at {xlabel} {number(x[at])}"
-    return words + "."
+            words += f", {word} {number(y[at])} at {number(x[at])}"
+    return words
