@@ -31,7 +31,8 @@ def photos(*, well_classified: bool = False) -> Dataset:
 
     Args:
         well_classified: only the fifteen that EfficientNet-Lite0 classifies right with a
-            probability above .6 (a fixed list in the registry).
+            probability above .6 when the whole photo is resized to 224 x 224, as in a cell of
+            `mosaics` (a fixed list in the registry; cutting the middle out gives other numbers).
 
     Returns:
         `.images` (N, 512, 512, 3) uint8, `.y` ImageNet class numbers, `.names` readable names,

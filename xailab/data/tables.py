@@ -129,9 +129,7 @@ def hearts() -> Dataset:
 def german() -> Dataset:
     """Load 1,000 German credits with readable values; y: 1 if the credit was good."""
     files = {path.rsplit("/", 1)[1]: content for path, content in read_members("german").items()}
-    frame = pd.read_csv(
-        io.BytesIO(files["german.data"]), sep=" ", names=_GERMAN, header=None
-    )
+    frame = pd.read_csv(io.BytesIO(files["german.data"]), sep=" ", names=_GERMAN, header=None)
     y = (frame.pop("credit") == 1).to_numpy(np.int64)
     for column, meaning in json.loads(files["values_maps.json"]).items():
         if column in frame:
