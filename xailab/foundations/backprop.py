@@ -454,7 +454,7 @@ def softmax_cross_entropy(logits: ArrayLike, y: ArrayLike) -> tuple[float, Array
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     delta = np.exp(log_p)
     delta[rows, labels] -= 1.0
-    return float(-log_p[rows, labels].mean()), delta / n
+    return 0.0 - float(log_p[rows, labels].mean()), delta / n  # 0.0 - 0.0, never "-0.0"
 
 
 def mean_squared_error(pred: ArrayLike, y: ArrayLike) -> tuple[float, Array]:

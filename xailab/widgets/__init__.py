@@ -3,8 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"show": "show"}
-__all__ = ["show"]
+# Not lazy: a module imported later under the name of its function would hide the function.
+from xailab.widgets.show import show
+
+_HOMES = {"backprop_stepper": "stepper"}
+__all__ = ["backprop_stepper", "show"]
 
 
 def __getattr__(name: str) -> Any:
