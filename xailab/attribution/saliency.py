@@ -79,7 +79,8 @@ def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     >>> input_x_gradient(net, torch.tensor([[1.0, 2.0]]), 0)
     tensor([[ 3., -4.]])
     """
-    return x.detach() * saliency(model, x, target)
+    gradient = saliency(model, x, target)
+    return x.detach() * gradient
 
 
 @method("relu")

@@ -1,0 +1,311 @@
+"""What every attribution method promises, tested on every method that is registered."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.toys import Toy, inputs, toy
+from xailab.attribution import register_all
+from xailab.core.registry import METHODS, Method
+
+register_all()
+ALL = [pytest.param(METHODS[name], id=name) for name in sorted(METHODS)]
+WITH_LAYER = [p for p in ALL if "layer" in p.values[0].needs]
+WITH_SEED = [p for p in ALL if "seed" in p.values[0].options]
+WITH_BATCHES = [p for p in ALL if "batch_size" in p.values[0].options]
+TARGETS = torch.tensor([2, 0, 3])
+
+
+def run(method: Method, model: nn.Module, x: Any, target: Any = TARGETS, **options: Any) -> Tensor:
+    if "layer" in method.needs:
+        options.setdefault("layer", "relu2")
+    return method.function(model, x, target, **options)
+
+
+class Snapshot:
+    """All that must be the same afterwards."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model, self.x = model, x
+        self.state = self._state()
+
+    def _state(self) -> dict[str, Any]:
+        modules = list(self.model.modules())
+        return {
+            "flags": [module.training for module in modules],
+            "attributes": [sorted(module.__dict__) for module in modules],
+            "hooks": [
+                [sorted(value) for name, value in sorted(vars(module).items()) if "_hooks" in name]
+                for module in modules
+            ],
+            "wants gradients": [p.requires_grad for p in self.model.parameters()],
+            "gradients": [copy(p.grad) for p in self.model.parameters()],
+            "weights": [copy(value) for value in self.model.state_dict().values()],
+            "same tensors": [id(p) for p in (*self.model.parameters(), *self.model.buffers())],
+            "x": (copy(self.x), self.x.requires_grad, copy(self.x.grad), self.x.grad_fn),
+            "random": (
+                copy(torch.get_rng_state()),
+                np.random.get_state()[1].tolist(),  # noqa: NPY002 - the global state is what is tested
+                random.getstate(),
+            ),
+            "grad mode": torch.is_grad_enabled(),
+        }
+
+    def check(self) -> None:
+        now = self._state()
+        for name, before in self.state.items():
+            assert same(before, now[name]), f"{name} changed"
+
+
+def copy(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach().clone()
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+class Boom(Exception):
+    """Something that no method expects."""
+
+
+def tripped(model: Toy, error: type[BaseException], after: int) -> Toy:
+    """Let the model raise in the forward pass after this many."""
+    left = [after]
+
+    def trip() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+
+    model.trip = trip
+    return model
+
+
+def test_all_methods_are_registered() -> None:
+    assert {"saliency", "smoothgrad", "guided_backprop", "grad_cam", "score_cam"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_nothing_is_left_behind(method: Method) -> None:
+    model, x = toy(), inputs()
+    before = Snapshot(model, x)
+    run(method, model, x)
+    before.check()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("method", ALL)
+def test_nothing_is_left_behind_on_error(
+    method: Method, error: type[BaseException], after: int
+) -> None:
+    model, x = tripped(toy(), error, after), inputs()
+    before = Snapshot(model, x)
+    raised = None
+    try:
+        run(method, model, x)
+    except error as problem:
+        raised = type(problem)
+    before.check()
+    if after == 0:  # later passes exist only in some methods
+        assert raised is error, "the model's own error must come through as it is"
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_nothing_is_left_behind_when_backward_fails(method: Method) -> None:
+    model, x = toy(), inputs()
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Tensor) -> Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            raise Boom
+
+    model.drop.forward = Fails.apply  # type: ignore[method-assign]
+    before = Snapshot(model, x)
+    if method.name in ("cam", "score_cam"):
+        run(method, model, x)  # they need no gradient
+    else:
+        with pytest.raises(Boom):
+            run(method, model, x)
+    before.check()
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_x_that_wants_gradients_stays_as_it_is(method: Method) -> None:
+    model, x = toy(), inputs().requires_grad_()
+    before = Snapshot(model, x)
+    run(method, model, x)
+    before.check()
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_result_has_shape_dtype_and_no_graph(method: Method) -> None:
+    for dtype in (torch.float32, torch.float64):
+        x = inputs(dtype=dtype)
+        result = run(method, toy(dtype), x)
+        maps = "layer" in method.needs and method.name != "guided_grad_cam"
+        assert result.shape == ((3, 1, 8, 8) if maps else x.shape)
+        assert result.dtype == dtype
+        assert not result.requires_grad
+        assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_result_shares_no_memory_with_the_input(method: Method) -> None:
+    x = inputs()
+    before = x.clone()
+    run(method, toy(), x).fill_(99)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_batch_equals_row_by_row(method: Method) -> None:
+    model, x = toy(torch.float64), inputs(dtype=torch.float64)
+    rows = [run(method, model, x[i : i + 1], int(TARGETS[i])) for i in range(3)]
+    torch.testing.assert_close(run(method, model, x), torch.cat(rows), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_training_mode_makes_no_difference(method: Method) -> None:
+    x = inputs()
+    torch.testing.assert_close(run(method, toy(), x), run(method, toy().eval(), x))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_works_inside_no_grad_and_inference_mode(method: Method) -> None:
+    x, want = inputs(), run(method, toy(), inputs())
+    with torch.no_grad():
+        torch.testing.assert_close(run(method, toy(), x), want)
+    model = toy()
+    with torch.inference_mode():
+        torch.testing.assert_close(run(method, model, inputs()), want)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_kinds_of_targets_agree(method: Method) -> None:
+    model, x = toy(), inputs()
+    want = run(method, model, x, 2)
+    for target in (np.int64(2), torch.tensor(2), torch.tensor([2, 2, 2]), np.array([2, 2, 2])):
+        torch.testing.assert_close(run(method, model, x, target), want)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_single_output_takes_none(method: Method) -> None:
+    model, x = toy(), inputs()
+    model.fc = nn.Linear(5, 1)
+    torch.testing.assert_close(run(method, model, x, None), run(method, model, x, 0))
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        (-1, ValueError, r"0\.\.3.*-1"),
+        (4, ValueError, r"0\.\.3.*4"),
+        (None, ValueError, "4 outputs"),
+        (torch.tensor([0, 1]), ValueError, r"\(3,\).*\(2,\)"),
+        (torch.tensor([[0], [1], [2]]), ValueError, r"\(3, 1\)"),
+        (1.0, TypeError, "float"),
+        (torch.tensor([0.0, 1.0, 2.0]), TypeError, "float32"),
+        (True, TypeError, "bool"),
+        ("cat", TypeError, "str"),
+    ],
+)
+@pytest.mark.parametrize("method", ALL)
+def test_bad_target(method: Method, target: Any, error: type[Exception], words: str) -> None:
+    model, x = toy(), inputs()
+    before = Snapshot(model, x)
+    with pytest.raises(error, match=words):
+        run(method, model, x, target)
+    before.check()
+
+
+def spoiled(value: float) -> Tensor:
+    x = inputs()
+    x[1, 2, 3, 4] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (spoiled(float("nan")), ValueError, "1 values that are NaN or infinite"),
+        (spoiled(float("inf")), ValueError, "NaN or infinite"),
+        (torch.zeros(0, 3, 8, 8), ValueError, r"empty.*\(0, 3, 8, 8\)"),
+        (torch.zeros(3), ValueError, r"batch first.*\(3,\)"),
+        (torch.zeros(3, 5, 8, 8), ValueError, r"refuses x of shape \(3, 5, 8, 8\)"),
+        (torch.zeros(3, 8, 8), ValueError, r"3"),
+        (torch.zeros(3, 3, 8, 8, dtype=torch.int64), TypeError, "int64"),
+        (torch.zeros(3, 3, 8, 8, dtype=torch.float64), TypeError, "float64.*float32"),
+        (np.zeros((3, 3, 8, 8)), TypeError, "ndarray"),
+    ],
+)
+@pytest.mark.parametrize("method", ALL)
+def test_bad_input(method: Method, x: Any, error: type[Exception], words: str) -> None:
+    model = toy()
+    before = Snapshot(model, inputs())
+    with pytest.raises(error, match=words):
+        run(method, model, x)
+    before.check()
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "words"),
+    [
+        ("rleu2", ValueError, "no layer 'rleu2'.*relu2"),
+        ("", ValueError, "no layer"),
+        ("fc", ValueError, r"'fc'.*no positions"),
+        (3, TypeError, "int"),
+    ],
+)
+@pytest.mark.parametrize("method", WITH_LAYER)
+def test_bad_layer(method: Method, layer: Any, error: type[Exception], words: str) -> None:
+    model, x = toy(), inputs()
+    before = Snapshot(model, x)
+    with pytest.raises(error, match=words):
+        run(method, model, x, layer=layer)
+    before.check()
+
+
+@pytest.mark.parametrize("method", WITH_SEED)
+def test_seed_decides_and_nothing_else(method: Method) -> None:
+    model, x = toy(), inputs()
+    first = run(method, model, x, seed=3)
+    torch.manual_seed(123)
+    assert torch.equal(run(method, model, x, seed=3), first)
+    assert not torch.equal(run(method, model, x, seed=4), first)
+
+
+@pytest.mark.parametrize("method", WITH_BATCHES)
+def test_batch_size_does_not_change_the_answer(method: Method) -> None:
+    model, x = toy(torch.float64), inputs(dtype=torch.float64)
+    want = run(method, model, x)
+    for batch_size in (1, 2, 7, 1000):
+        got = run(method, model, x, batch_size=batch_size)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-2, ValueError), (2.5, TypeError)])
+@pytest.mark.parametrize("method", WITH_BATCHES)
+def test_bad_batch_size(method: Method, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="batch_size"):
+        run(method, toy(), inputs(), batch_size=value)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_docstring_holds_what_a_reader_needs(method: Method) -> None:
+    words = method.function.__doc__ or ""
+    for part in ("Args:", "Returns:", "Raises:", "Reference", "Elsewhere", ">>>", "$$"):
+        assert part in words, f"{method.name}: no {part}"

@@ -1,0 +1,63 @@
+"""Small networks that the tests share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Toy(nn.Module):
+    """All that a method could upset: batch norm, dropout, modules in place, mixed flags, hooks.
+
+    (N, 3, 8, 8) -> (N, 4). `trip` is called in every forward pass and may raise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(6, 5, 3, padding=1)
+        self.relu2 = nn.ReLU6()
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(5, 4)
+        self.register_buffer("calls", torch.zeros(()))
+        self.trip: Callable[[], Any] = lambda: None
+        nn.init.uniform_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1  # a model may keep its own account: a method must put it back
+        self.trip()
+        x = self.pool(self.relu1(self.norm(self.conv1(x))))
+        x = self.relu2(self.conv2(x))
+        return self.fc(self.drop(x.mean(dim=(2, 3))))
+
+
+def toy(dtype: torch.dtype = torch.float32) -> Toy:
+    """Return a toy in a state that is easy to spoil."""
+    model = Toy().to(dtype)
+    model.train()
+    model.norm.eval()  # one frozen layer inside a network in training
+    model.conv1.bias.requires_grad_(False)
+    model.fc.weight.grad = torch.full_like(model.fc.weight, 7.0)
+    model.conv2.register_forward_hook(lambda *_: None)
+    return model
+
+
+def inputs(n: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(
+        n, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).to(dtype)
+
+
+def linear(weights: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
+    """Return a linear layer with these weights."""
+    layer = nn.Linear(len(weights[0]), len(weights), bias=bias is not None)
+    layer.weight.data = torch.tensor(weights)
+    if bias is not None:
+        layer.bias.data = torch.tensor(bias)
+    return layer
