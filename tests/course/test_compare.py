@@ -119,3 +119,4 @@ def test_values_are_shown_short():
     assert as_text("x" * 300) == "x" * 200 + "..."
     assert as_text({"a": 1}) == "{'a': 1}"
     assert as_text(True) == "True"
+    assert as_text(None) == "None"

@@ -215,7 +215,8 @@ def table(root: Path) -> str:
 def measured(path: Path, root: Path) -> dict[str, Any]:
     """Return `seconds`, `peak_mb` and `source_sha256` of a built lesson; empty when not built."""
     stored = _text(root / "solutions" / f"{path.stem}.ipynb")
-    return dict(json.loads(stored)["metadata"].get("xailab", {})) if stored else {}
+    facts = json.loads(stored)["metadata"].get("xailab", {}) if stored else {}
+    return facts if all(key in facts for key in _MEASURED) else {}
 
 
 def _table_row(lesson: Lesson, facts: dict[str, Any]) -> str:

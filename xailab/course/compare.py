@@ -38,7 +38,7 @@ def as_text(value: Any, limit: int = 200) -> str:
     >>> as_text([0.123456, 2.0])
     '[0.1235, 2]'
     """
-    if isinstance(value, str | bool):
+    if isinstance(value, str | bool | None):
         value = str(value)
         return value if len(value) <= limit else f"{value[:limit]}..."
     try:
