@@ -1,7 +1,8 @@
 """Pictures that say what they show: every function returns a figure with its sentence.
 
 Nothing heavy is loaded here: matplotlib comes with the first picture, torch never (a tensor is
-turned into an array by asking it).
+turned into an array by asking it). The files are named in the plural: a submodule called
+`picture` would hide the function `picture` once it is imported.
 """
 
 from importlib import import_module
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
     from xailab.plots.charts import bars, curve, scoreboard
     from xailab.plots.graphs import graph, network
     from xailab.plots.maps import compare, heatmap, images
-    from xailab.plots.picture import Picture, picture
+    from xailab.plots.pictures import Picture, picture
     from xailab.plots.tables import Table, table
     from xailab.plots.words import describe, describe_bars, describe_curves
 
 _HOMES = {
-    "Picture": "picture",
+    "Picture": "pictures",
     "Table": "tables",
     "bars": "charts",
     "compare": "maps",
@@ -28,7 +29,7 @@ _HOMES = {
     "heatmap": "maps",
     "images": "maps",
     "network": "graphs",
-    "picture": "picture",
+    "picture": "pictures",
     "scoreboard": "charts",
     "table": "tables",
 }

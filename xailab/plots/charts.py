@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.picture import (
+from xailab.plots.pictures import (
     CYCLE,
     MUTED,
     NEGATIVE,
@@ -229,14 +229,10 @@ def scoreboard(
     Raises:
         ValueError: the table is empty, a method has no score, or a time is missing.
     """
-    import pandas as pd
-
     table = table.astype(float)
     if table.empty or table.isna().all(axis=1).any():
         raise ValueError("scoreboard: expected at least one score for every method")
-    times = None if seconds is None else pd.Series(seconds)
-    if times is not None and not isinstance(seconds, Mapping | pd.Series):
-        times.index = table.index
+    times = None if seconds is None else _times(seconds, list(table.index))
     means = table.mean(axis=1).sort_values(ascending=False, kind="stable")
     table = table.loc[means.index]
     with styled():
@@ -244,7 +240,7 @@ def scoreboard(
         ax = figure.subplots()
         _draw_scores(ax, table, chance)
         if times is not None:
-            _write_times(ax, times.loc[table.index])
+            _write_times(ax, [times[method] for method in table.index])
         ax.set_xlabel(xlabel)
     return Picture(figure, alt or f"{title}. {_scores_words(means, table)}")
 
@@ -271,7 +267,14 @@ def _draw_scores(ax: Axes, table: "pd.DataFrame", chance: float | None) -> None:
     ax.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
-def _write_times(ax: Axes, times: "pd.Series") -> None:
+def _times(seconds: Any, methods: Sequence[Any]) -> dict[Any, float]:
+    named = seconds if hasattr(seconds, "keys") else dict(zip(methods, seconds, strict=True))
+    if missing := [method for method in methods if method not in named]:
+        raise ValueError(f"scoreboard: no time for {missing}")
+    return {method: float(named[method]) for method in methods}
+
+
+def _write_times(ax: Axes, times: Sequence[float]) -> None:
     for row, seconds in enumerate(times):
         text = f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
         ax.annotate(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.picture import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
 from xailab.plots.words import number
 
 _MAX_NODES = 12
@@ -232,6 +232,8 @@ def _arrow(edge: Sequence[Any]) -> tuple[Any, Any, str]:
 
 
 def _given(positions: Any, nodes: Sequence[Any]) -> dict[Any, _Position]:
+    if isinstance(positions, str):
+        raise ValueError(f"graph: positions: expected 'layered' or a mapping, got {positions!r}")
     if missing := [node for node in nodes if node not in positions]:
         raise ValueError(f"graph: no position for {missing}")
     return {node: (float(positions[node][0]), float(positions[node][1])) for node in nodes}

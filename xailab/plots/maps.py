@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from xailab.plots.arrays import Floats, to_image, to_map
-from xailab.plots.picture import Picture, new_figure, styled
+from xailab.plots.pictures import Picture, new_figure, styled
 from xailab.plots.words import describe
 
 _COLUMNS = 5

@@ -1,0 +1,201 @@
+"""Maps: the right scale, the right colors, the right place, and clear refusals."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from xailab import plots
+from xailab.plots.arrays import stretch, to_image
+from xailab.plots.maps import _LARGE
+
+PHOTO = np.linspace(0, 255, 20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
+
+
+def drawn(picture, panel=0):
+    """The topmost image of a panel: the map."""
+    return picture.figure.axes[panel].images[-1]
+
+
+def panels(picture):
+    return [ax for ax in picture.figure.axes if ax.images]
+
+
+def color_of(image, value):
+    return to_hex(image.cmap(image.norm(value)))
+
+
+def test_a_signed_map_is_centered_at_zero():
+    image = drawn(plots.heatmap([[-1, 4]], title="t"))
+    assert (image.norm.vmin, image.norm.vmax) == (-4, 4)
+    red, white, blue = (image.cmap(image.norm(value)) for value in (4, 0, -4))
+    assert red[0] > 2 * red[2]
+    assert blue[2] > 2 * blue[0]
+    assert min(white[:3]) > 0.95
+
+
+def test_a_positive_map_rises_evenly_in_lightness():
+    image = drawn(plots.heatmap([[0.5, 4]], title="t"))
+    assert (image.norm.vmin, image.norm.vmax) == (0, 4)
+    rgb = image.cmap(np.linspace(0, 1, 50))[:, :3]
+    lightness = rgb @ [0.299, 0.587, 0.114]
+    assert (np.diff(lightness) > 0).all()  # jet rises and falls
+
+
+def test_a_zero_map_can_be_drawn():
+    image = drawn(plots.heatmap(np.zeros((2, 2)), title="Nothing"))
+    assert (image.norm.vmin, image.norm.vmax) == (0, 1)
+
+
+def test_outliers_of_a_large_map_share_the_last_color_and_a_small_map_keeps_them():
+    large = np.ones((50, 50))
+    large[0, 0] = 1000
+    assert large.size > _LARGE
+    assert drawn(plots.heatmap(large, title="t")).norm.vmax == 1
+    assert drawn(plots.heatmap(large[:20, :20], title="t")).norm.vmax == 1000
+    sparse = np.zeros((50, 50))
+    sparse[0, 0] = 7
+    assert drawn(plots.heatmap(sparse, title="t")).norm.vmax == 7
+
+
+def test_the_map_covers_the_photo_cell_by_cell():
+    picture = plots.heatmap([[0, 1], [2, 3]], PHOTO, title="t")
+    photo, image = picture.figure.axes[0].images
+    assert photo.get_extent() == image.get_extent() == [0, 30, 20, 0]
+    assert image.get_interpolation() == "nearest"
+    assert photo.get_array().ndim == 2  # grey
+    low, high = (image.cmap(image.norm(value))[3] for value in (0, 3))
+    assert low == 0  # where nothing is attributed the photo is seen
+    assert 0.7 < high < 1
+
+
+def test_shared_scale_compares_numbers():
+    small, large = [[0, 1.0]], [[0, 4.0]]
+    picture = plots.compare([small, large], titles=["a", "b"])
+    assert color_of(drawn(picture, 0), 1) == color_of(drawn(picture, 1), 1)
+    assert [drawn(picture, i).norm.vmax for i in (0, 1)] == [4, 4]
+
+
+def test_own_scales_show_each_map_in_full():
+    picture = plots.compare([[[0, 1.0]], [[0, 4.0]]], titles=["a", "b"], shared=False)
+    assert [drawn(picture, i).get_array().max() for i in (0, 1)] == [1, 1]
+    bars = [ax for ax in picture.figure.axes[1].child_axes if "top" in ax.get_ylabel()]
+    assert len(bars) == 1
+    assert "a runs from 0 to 1" in picture.alt
+    assert "b runs from 0 to 4" in picture.alt  # the words keep the true numbers
+
+
+def test_one_signed_map_makes_the_shared_scale_signed():
+    picture = plots.compare([[[0, 1]], [[-3, 0]]], titles=["a", "b"])
+    assert [(drawn(picture, i).norm.vmin, drawn(picture, i).norm.vmax) for i in (0, 1)] == [
+        (-3, 3),
+        (-3, 3),
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 6, 7, 10, 12])
+def test_any_number_of_panels_one_color_bar(count):
+    maps = [np.arange(4.0).reshape(2, 2)] * count
+    picture = plots.compare(maps, titles=[str(i) for i in range(count)])
+    titles = [ax.get_title() for ax in panels(picture)]
+    bars = [
+        ax
+        for one in picture.figure.axes
+        for ax in (one, *one.child_axes)
+        if ax.get_ylabel() == "attribution"
+    ]
+    assert titles == [str(i) for i in range(count)]
+    assert len(bars) == 1
+
+
+def test_photos_may_differ_from_panel_to_panel():
+    picture = plots.compare([[[1, 2]]] * 2, over=[PHOTO, PHOTO[:10]], titles=["a", "b"])
+    assert [drawn(picture, i).get_extent()[2] for i in (0, 1)] == [20, 10]
+
+
+def test_a_mask_is_outlined_and_counted():
+    picture = plots.heatmap([[3, 1], [0, 0]], PHOTO, title="t", mask=[[1, 0], [0, 0]])
+    assert "75 % of the positive mass lies inside the marked region" in picture.alt
+    edges = np.concatenate(
+        [
+            path.vertices
+            for lines in picture.figure.axes[0].collections
+            for path in lines.get_paths()
+        ]
+    )
+    # The marked cell is the upper left quarter of 20 x 30 pixels.
+    assert edges.min(axis=0) == pytest.approx([0, 0], abs=0.1)
+    assert edges.max(axis=0) == pytest.approx([15, 10], abs=0.1)
+
+
+def test_the_callers_own_sentence_wins():
+    assert plots.heatmap([[1, 2]], title="t", alt="Look right.").alt == "Look right."
+    assert plots.compare([[[1, 2]]], titles=["a"], alt="Same.").alt == "Same."
+    assert plots.images([PHOTO], titles=["a"], alt="A ramp.").alt == "A ramp."
+    assert plots.images([PHOTO] * 2, titles=["a", "b"]).alt == "2 pictures: a, b."
+
+
+def test_nothing_is_changed_in_the_callers_map():
+    values = torch.tensor([[1.0, -2.0]], requires_grad=True)
+    plots.compare([values], titles=["a"], shared=False)
+    assert values.tolist() == [[1, -2]]
+    assert values.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.compare([], titles=[]), "maps: nothing to draw, the list is empty"),
+        (lambda: plots.images([], titles=[]), "images: nothing to draw"),
+        (lambda: plots.compare([[[1]]], titles=["a", "b"]), "titles: expected a list of 1.*got 2"),
+        (lambda: plots.compare([[[1]]], titles="a"), "titles: .*got one string"),
+        (lambda: plots.images([PHOTO], titles=[]), "titles: expected a list of 1.*got 0"),
+        (
+            lambda: plots.compare([[[1]]] * 2, over=[PHOTO], titles=["a", "b"]),
+            "photos in over: expected a list of 2",
+        ),
+        (
+            lambda: plots.compare([[[1]], [[np.nan]]], titles=["a", "b"]),
+            r"maps\[1\]: 1 of 1 values",
+        ),
+        (lambda: plots.heatmap(np.zeros((2, 1, 3, 3)), title="t"), "a batch of 2"),
+        (lambda: plots.heatmap([[1, 2]], torch.randn(3, 9, 9), title="t"), "must lie in 0..1"),
+        (lambda: plots.heatmap([[1, 2]], np.zeros((2, 5, 9)), title="t"), "1 or 3 channels"),
+        (lambda: plots.heatmap([[1, 2]], np.zeros(5), title="t"), "one picture"),
+        (lambda: plots.heatmap([[1, 2]], np.zeros((2, 3, 5, 5)), title="t"), "one picture"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        PHOTO,
+        Image.fromarray(PHOTO),
+        torch.from_numpy(PHOTO / 255).permute(2, 0, 1),
+        torch.from_numpy(PHOTO / 255).permute(2, 0, 1)[None],
+        np.dstack([PHOTO, PHOTO[..., 0]]),  # the fourth channel, opacity, is left out
+        PHOTO / 255,
+    ],
+    ids=["uint8", "PIL", "CHW", "1CHW", "RGBA", "float HWC"],
+)
+def test_every_kind_of_photo_comes_out_the_same(image):
+    assert to_image(image) == pytest.approx(PHOTO / 255)
+
+
+def test_grey_pictures_and_small_ambiguous_ones():
+    digit = torch.rand(1, 28, 28)
+    for image in (digit, digit[0], (digit[0] * 255).round().byte()):
+        assert to_image(image)[..., 1] == pytest.approx(digit[0].numpy(), abs=1 / 255)
+    assert to_image(Image.new("L", (4, 2), 255)).shape == (2, 4, 3)
+    ambiguous = np.zeros((3, 5, 3))  # float: channels first; bytes: channels last
+    assert to_image(ambiguous).shape == (5, 3, 3)
+    assert to_image(ambiguous.astype(np.uint8)).shape == (3, 5, 3)
+
+
+def test_stretch_repeats_cells():
+    assert stretch(np.array([[1.0, 2.0, 3.0]]), (2, 5)).tolist() == [[1, 1, 2, 2, 3]] * 2
