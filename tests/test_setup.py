@@ -26,8 +26,9 @@ import os, pathlib, shutil, sys
 asked = " ".join(sys.argv[1:])
 root = pathlib.Path(os.environ["ROOT"])
 if asked.startswith("-c"):
-    sys.exit((root / "OLD").exists())
-if asked.startswith("-P"):
+    sys.version_info = (3, 10) if (root / "OLD").exists() else (3, 11)
+    exec(sys.argv[2])
+elif asked.startswith("-P"):
     print(root / "xailab") if (root / "INSTALLED").exists() else sys.exit(1)
 elif asked.startswith("--version"):
     print("Python 3.99")
