@@ -55,8 +55,8 @@ def fetch(name: str, *, verbose: bool = False) -> Path:
     wanted = _archive(name)
     import pooch  # imported here: 0.1 s
 
-    with _quiet_pooch():
-        try:
+    try:
+        with _quiet_pooch():
             path = pooch.retrieve(
                 url=f"pip:{wanted.package}=={wanted.version}",
                 known_hash=f"sha256:{wanted.sha256}",
@@ -64,12 +64,8 @@ def fetch(name: str, *, verbose: bool = False) -> Path:
                 path=cache(),
                 downloader=_downloader(wanted, verbose),
             )
-        except ValueError as error:
-            raise ValueError(
-                f"the archive of {name!r} that came is not the pinned one (sha256 differs); it was "
-                f"removed. A mirror or proxy may have altered it: try `xailab data get {name}` "
-                "again or on another network"
-            ) from error
+    except (ValueError, OSError) as error:
+        raise _explained(wanted, error) from error
     return Path(path)
 
 
@@ -128,27 +124,34 @@ def _pip_download(wanted: Entry, folder: Path, verbose: bool) -> None:
 
 
 def _pip_error(wanted: Entry, said: str) -> OSError:
-    """Translate what pip wrote into one error that says what to do."""
-    again = f"`xailab data get {wanted.name}`"
-    if "No space left" in said or "Errno 28" in said:
-        return OSError(
-            errno.ENOSPC,
-            f"the disk is full: {wanted.name!r} needs {_megabytes(wanted)} in {cache()}; make room "
-            f"(or set XAILAB_HOME to another disk) and run {again}",
-        )
+    """Translate what pip wrote: no space, no pip, or (nearly always) no connection."""
+    if "No space left" in said:
+        return OSError(errno.ENOSPC, "No space left on device")
     if "No module named pip" in said:
-        return OSError(f"pip is missing: run `{sys.executable} -m ensurepip`, then {again}")
-    last = [line.strip() for line in said.splitlines() if line.startswith("ERROR")][-1:]
-    reason = last[0] if last else "pip brought no such file"
-    return ConnectionError(
-        f"could not fetch {wanted.name!r} ({wanted.package} {wanted.version}, "
-        f"{_megabytes(wanted)}): {reason}. Check the connection, or pip's index setting if you "
-        f"are behind a mirror, then run {again}"
-    )
+        return OSError(f"pip is missing: run `{sys.executable} -m ensurepip`")
+    errors = [line.strip() for line in said.splitlines() if line.startswith("ERROR")]
+    return ConnectionError(errors[-1] if errors else "pip brought no such file")
 
 
-def _megabytes(wanted: Entry) -> str:
-    return f"{wanted.size / 1e6:.1f} MB"
+def _explained(wanted: Entry, error: Exception) -> Exception:
+    """Return the same kind of error with what was wanted and how to mend it."""
+    again = f"run `xailab data get {wanted.name}`"
+    what = f"{wanted.name!r} ({wanted.package} {wanted.version}, {wanted.size / 1e6:.1f} MB)"
+    if isinstance(error, ValueError):
+        return ValueError(
+            f"the archive that came for {what} is not the pinned one (its sha256 differs), so it "
+            f"was removed; a mirror or proxy may have altered it. On another network {again}"
+        )
+    if isinstance(error, ConnectionError):
+        return ConnectionError(
+            f"could not fetch {what}: {error}. Check the connection (behind a mirror: pip's index "
+            f"setting), then {again}"
+        )
+    assert isinstance(error, OSError)
+    if error.errno == errno.ENOSPC:
+        mend = "make room, or set XAILAB_HOME to a folder on another disk"
+        return OSError(errno.ENOSPC, f"the disk is full, no room for {what}: {mend}, then {again}")
+    return type(error)(f"could not store {what} in {cache()}: {error}; then {again}")
 
 
 def read_members(name: str) -> dict[str, bytes]:

@@ -44,7 +44,6 @@ def download(name: str) -> Path:
         except (OSError, RuntimeError) as error:
             raise _download_error(name, error) from error
         Path(temporary).rename(final)
-        Path(temporary).mkdir()  # so that TemporaryDirectory finds something to remove
     return final
 
 
