@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -10,50 +11,60 @@ import pytest
 from xailab.course import Mistake
 from xailab.course.lesson import Lesson
 from xailab.course.registry import find_exercise
-from xailab.course.stubs import uncut
+from xailab.course.stubs import answers, uncut
 
 LESSONS = Path(__file__).parents[3] / "lessons"
 
 
-def solution_of(lesson: str, name: str) -> Any:
+def solution_of(lesson: str, name: str, *, lessons: Path = LESSONS) -> Any:
     """Return what the model answer of a lesson defines under `name`.
 
-    Imports and the definition itself are executed, and before it the top-level functions, classes
-    and constants of the lesson that it needs; nothing else of the lesson runs.
+    Its imports, the answer, and the definitions before it that the answer uses are executed;
+    nothing else of the lesson runs.
     """
-    statements = [s for cell in _code(lesson) for s in ast.parse(cell).body]
-    imports = [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
-    needed = _needed(name, [s for s in statements if _names(s)])
-    if not needed:
-        raise LookupError(f"lessons/{lesson}.py defines no {name!r}")
+    cells = [c for c in Lesson.read(lessons / f"{lesson}.py").cells if c.cell_type == "code"]
+    statements = [(s, bool(answers(c.source))) for c in cells for s in _statements(c.source)]
+    ends = [i for i, (s, answered) in enumerate(statements, 1) if answered and name in _names(s)]
+    if not ends:
+        raise LookupError(f"no answer in lessons/{lesson}.py defines {name!r}")
+    before = [statement for statement, _ in statements[: ends[0]]]
+    imports = [s for s in before if isinstance(s, ast.Import | ast.ImportFrom)]
     namespace: dict[str, Any] = {"__name__": "lesson"}
-    exec(compile(ast.Module([*imports, *needed], []), f"{lesson}.py", "exec"), namespace)
+    exec(_compiled([*imports, *_needed(name, before)], lesson), namespace)
     return namespace[name]
 
 
-def _code(lesson: str) -> list[str]:
-    cells = Lesson.read(LESSONS / f"{lesson}.py").cells
-    sources = [uncut(cell.source) for cell in cells if cell.cell_type == "code"]
-    return [re.sub(r"^[%!].*$", "", source, flags=re.M) for source in sources]
+def _statements(source: str) -> list[ast.stmt]:
+    return ast.parse(re.sub(r"^[%!].*$", "", uncut(source), flags=re.MULTILINE)).body
+
+
+def _compiled(statements: list[ast.stmt], name: str = "lesson") -> CodeType:
+    return compile(ast.Module(statements, []), f"{name}.py", "exec")
 
 
 def _names(statement: ast.stmt) -> set[str]:
+    """What a definition or an assignment defines at the top level."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    if not isinstance(statement, ast.Assign):
-        return set()
-    nodes = [node for target in statement.targets for node in ast.walk(target)]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    nodes = [node for target in targets for node in ast.walk(target)]
     return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
-def _needed(name: str, definitions: list[ast.stmt]) -> list[ast.stmt]:
-    """Return the definitions that `name` depends on, itself included, as they stand in order."""
+def _needed(name: str, statements: list[ast.stmt]) -> list[ast.stmt]:
+    """Return the definitions that `name` depends on, itself included, in order."""
     wanted, kept = {name}, []
-    for statement in reversed(definitions):
+    for statement in reversed(statements):
         if _names(statement) & wanted:
             kept.append(statement)
-            wanted |= {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+            wanted |= _uses(_compiled([statement]))
     return kept[::-1]
+
+
+def _uses(code: CodeType) -> set[str]:
+    """Global names (and attributes) that code uses, also inside its functions; no local ones."""
+    inner = [_uses(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def assert_accepted(id: str, answer: Any) -> None:

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+from xailab.course import Mistake, exercises, registry
+
+EXERCISES = Path(exercises.__file__).parent
+TOPICS = sorted(path.stem for path in EXERCISES.glob("[a-z]*.py"))
+SOURCE = '''# %%
+import math
+
+# %%
+SCALE = 2
+x = 1 / 0
+
+# %%
+def helper(y):
+    return SCALE * y
+
+# %% tags=["exercise"]
+def answer(x):
+    """Doc."""
+    ### BEGIN SOLUTION
+    return helper(math.floor(x))
+    ### END SOLUTION
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+guess = 0.3
+### END SOLUTION
+
+# %%
+answer = None
+raise RuntimeError
+'''
+
+
+@pytest.fixture
+def lessons(tmp_path):
+    (tmp_path / "01_x.py").write_text(SOURCE)
+    return tmp_path
+
+
+def test_an_answer_comes_with_what_it_needs_and_nothing_else(lessons):
+    assert solution_of("01_x", "answer", lessons=lessons)(3.5) == 6
+    assert solution_of("01_x", "guess", lessons=lessons) == 0.3
+
+
+def test_only_answers_are_found(lessons):
+    with pytest.raises(LookupError, match=r"no answer in lessons/01_x.py defines 'helper'"):
+        solution_of("01_x", "helper", lessons=lessons)
+
+
+def test_acceptance_and_rejection_can_fail(demo):
+    assert_accepted("demo.share", 0.5)
+    assert_rejected("demo.share", 2, "from 0 to 1")
+    with pytest.raises(Mistake, match="from 0 to 1"):
+        assert_accepted("demo.share", 2)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        assert_rejected("demo.share", 0.5, "from 0 to 1")
+    with pytest.raises(AssertionError, match="Regex pattern did not match"):
+        assert_rejected("demo.share", 2, "another message")
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_exercise_is_tested(topic):
+    tests = (Path(__file__).parent / f"test_{topic}.py").read_text(encoding="utf-8")
+    missing = [entry.id for entry in registry.exercises_of(topic) if f'"{entry.id}"' not in tests]
+    assert missing == []

@@ -1,0 +1,258 @@
+"""Each rule lets a good lesson pass and catches the bad ones planted for it."""
+
+import base64
+import re
+from dataclasses import replace
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from tests.lessons.rules import RULES, Built
+from xailab.course.lesson import Lesson
+from xailab.course.registry import Exercise, Question
+
+GOOD = '''# %% [markdown]
+# # 01. Demo: why?
+#
+# **Question:** Why?
+#
+# **You will be able to**
+# - explain a map
+#   in words
+# - compute it
+# - doubt it
+#
+# **You need:** [06](06_saliency.ipynb)
+#
+# **Time:** 30 minutes · **Difficulty:** 1 of 5
+
+# %%
+import numpy as np
+
+from xailab.course import check, predict, quiz, reveal
+
+# %% [markdown]
+# ## 1. Idea
+#
+# ![the map we end with](map.png)
+
+# %% tags=["exercise"]
+def softmax(x):
+    """Doc."""
+    ### BEGIN SOLUTION
+    return x
+    ### END SOLUTION
+
+# %%
+check("demo.softmax", softmax)
+
+# %% [markdown]
+# ## 2. Guess
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+guess = 0.3
+### END SOLUTION
+
+# %%
+predict("demo.share", guess)
+
+# %%
+reveal("demo.share", 0.2)
+
+# %% [markdown]
+# ## 3. When it lies
+
+# %%
+check("demo.why", "It is flat there.")
+
+# %%
+quiz("demo.q")
+
+# %% [markdown]
+# **You can now**
+# - explain a map in words
+# - compute it
+# - doubt it
+#
+# ## Takeaways
+# - One.
+# - Two.
+# - Three.
+#
+# ## Myth refuted
+# It is not so.
+#
+# ## Go further
+# - A. Author (2017). A paper.
+'''
+KINDS = {"demo.softmax": "code", "demo.share": "predict", "demo.why": "criticise"}
+EXERCISES = tuple(Exercise(id, kind, 1, 1, 1, (), print) for id, kind in KINDS.items())
+QUESTIONS = (Question("demo.q", "Which?", {"a": "No.", "b": "Yes."}, "b"),)
+LARGE = base64.b64encode(b"x" * 60_000).decode()
+PNG = base64.b64encode(b"x" * 1000).decode()
+ALT = {"image/png": {"alt": "the map is warm at the ear"}}
+
+
+def picture(png=PNG, metadata=ALT):
+    return v4.new_output("display_data", {"image/png": png}, metadata=metadata)
+
+
+def built(source=GOOD, outputs=(), **changes):
+    lesson = Lesson("01_demo", source)
+    solution = lesson.solution()
+    solution.metadata.xailab.update({"seconds": 3.0, "peak_mb": 300})
+    solution.cells[1].outputs = [picture(), *outputs]
+    facts = {"exercises": EXERCISES, "questions": QUESTIONS, "exercises_belong_to": "01_demo"}
+    names = frozenset({"01_demo", "06_saliency"})
+    return Built(lesson, lesson.learner(), solution, lessons=names, **(facts | changes))
+
+
+def edited(old, new):
+    assert old in GOOD
+    return built(GOOD.replace(old, new))
+
+
+def measured(**facts):
+    it = built()
+    it.solution.metadata.xailab.update(facts)
+    return it
+
+
+def drawn(*outputs):
+    it = built()
+    it.solution.cells[1].outputs = list(outputs)
+    return it
+
+
+def with_learner_output():
+    it = built()
+    it.learner.cells[1].outputs = [picture()]
+    return it
+
+
+def text(words, kind="text/plain"):
+    return v4.new_output("display_data", {kind: words})
+
+
+ERROR = v4.new_output("error", ename="KeyError", evalue="", traceback=[])
+WARNING = v4.new_output("stream", name="stderr", text="UserWarning")
+LONG = "\n".join(f"x{i} = {i}" for i in range(25))
+NINE = "\n\n".join("# %%\n" + "\n".join(f"y{i} = {i}" for i in range(9)) for _ in range(20))
+BAD = {
+    "opens_with_its_facts": [
+        (edited("# # 01. Demo: why?", "# Demo"), "no title"),
+        (edited("# **Question:** Why?", "#"), "lacks `\\*\\*Question"),
+        (edited("30 minutes", "soon"), "lacks `\\*\\*Time"),
+        (edited("**You need:**", "See"), "lacks \\*\\*You need"),
+        (edited("**Difficulty:**", "Hard"), "lacks \\*\\*Difficulty"),
+    ],
+    "closes_with_what_it_promised": [
+        (edited("# - doubt it\n#\n# **You need", "#\n# **You need"), "2 bullets"),
+        (edited("# - doubt it\n#\n# ## Take", "# - praise it\n#\n# ## Take"), "'You can now' has"),
+    ],
+    "has_takeaways_a_myth_and_further_reading": [
+        (edited("# - Three.\n", ""), "2 takeaways"),
+        (edited("## Myth refuted", "## Myth"), "Myth refuted"),
+        (edited("(2017)", "(in press)"), "a year each"),
+        (edited("## Go further", "## More"), "a year each"),
+    ],
+    "numbers_its_sections": [
+        (edited("## 2. Guess", "## 4. Guess"), r"\[1, 4, 3\]"),
+        (edited("## 3. When", "## When"), r"\[1, 2\]"),
+    ],
+    "speaks_plainly": [
+        (edited("It is not so.", "Simply wrong."), "says 'Simply'"),
+    ],
+    "starts_with_imports": [
+        (edited("import numpy as np", "x = 1"), "does not start with imports"),
+        (edited("import numpy as np", "import numpy as np\n" + LONG), "has 27 lines"),
+        (edited("from xailab.course import", "from other import"), "xailab is not"),
+    ],
+    "has_small_cells": [
+        (built(f"{GOOD}\n{NINE}"), "half of the code cells"),
+        (built(f"{GOOD}\n# %%\n{LONG}\n\n# %%\n{LONG}"), "a tenth of the code"),
+    ],
+    "has_exercises_of_each_kind": [
+        (built(exercises=EXERCISES[:2]), "2 exercises"),
+        (built(exercises=(EXERCISES[0],) * 3), r"3 exercises .* \['code'\]"),
+        (built(exercises_belong_to="02_x"), "LESSON = '02_x'"),
+    ],
+    "uses_each_exercise": [
+        (edited('check("demo.why"', 'print("demo.why"'), "check is called for"),
+        (edited('check("demo.why"', 'check("demo.new"'), "check is called for"),
+        (edited('predict("demo.share"', 'print("demo.share"'), "predict is called"),
+        (edited('reveal("demo.share"', 'print("demo.share"'), r"reveal for \[\]"),
+        (edited('quiz("demo.q")', "pass"), "quiz is called for"),
+    ],
+    "marks_its_exercises": [
+        (edited('# %% tags=["exercise"]\ndef', "# %%\ndef"), "line 27: answer and"),
+        (edited("# %%\nquiz", '# %% tags=["exercise"]\nquiz'), "answer and tags"),
+    ],
+    "describes_every_picture": [
+        (drawn(), "no picture"),
+        (drawn(picture(metadata={})), "alternative ''"),
+        (drawn(picture(), picture(metadata={})), "alternative ''"),
+        (edited("![the map we end with]", "![]"), "map.png has no"),
+    ],
+    "keeps_pictures_small": [
+        (drawn(picture(LARGE)), "60000 bytes"),
+    ],
+    "uses_no_rainbow": [
+        (edited('quiz("demo.q")', 'quiz("demo.q")\nplot(cmap="jet")'), "map jet"),
+        (edited('quiz("demo.q")', 'quiz("demo.q")\nplot(plt.cm.hsv)'), "map hsv"),
+    ],
+    "links_to_lessons_that_exist": [
+        (edited("(06_saliency.ipynb)", "(07_x.ipynb#top)"), "07_x.ipynb"),
+    ],
+    "runs_without_errors_and_warnings": [
+        (built(outputs=[ERROR]), "ends in KeyError"),
+        (built(outputs=[WARNING]), "stderr: UserWarning"),
+    ],
+    "shows_a_picture_for_every_widget": [
+        (built(outputs=[text("VBox(children=(IntSlider(value=0),))")]), "a widget has no"),
+    ],
+    "names_no_folder_of_this_machine": [
+        (built(outputs=[text("saved to /home/ann/x.png")]), "/home/ann/x.png"),
+        (built(outputs=[v4.new_output("stream", text="/tmp/x/y")]), "/tmp/x/y"),
+    ],
+    "keeps_its_budget": [
+        (measured(seconds=61.0), "runs 61.0 s"),
+        (measured(peak_mb=2049), "needs 2049 MB"),
+    ],
+    "leaves_the_learners_copy_clean": [
+        (with_learner_output(), "has an output"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_good_lesson_passes(name):
+    assert list(RULES[name](built())) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "match"),
+    [pytest.param(name, *case, id=name) for name, cases in BAD.items() for case in cases],
+)
+def test_a_bad_lesson_is_caught(name, bad, match):
+    complaints = " | ".join(RULES[name](bad))
+    assert re.search(match, complaints), complaints
+
+
+def test_every_rule_has_a_bad_lesson():
+    assert set(BAD) == set(RULES)
+
+
+def test_bullets_are_found_under_bold_lines_and_headings():
+    assert built().bullets("You will be able to")[0] == "explain a map in words"
+    assert built().bullets("Takeaways") == ["One.", "Two.", "Three."]
+    numbered = replace(built(), solution=nbformat.from_dict(built().solution))
+    numbered.solution.cells[-1].source = "## 9. Takeaways\n\n1. One.\n2. Two.\n\nText.\n"
+    assert numbered.bullets("Takeaways") == ["One.", "Two."]
+
+
+def test_a_small_widget_with_a_picture_passes():
+    both = v4.new_output("display_data", {"text/plain": "VBox()", "image/png": PNG})
+    assert list(RULES["shows_a_picture_for_every_widget"](drawn(both))) == []
