@@ -1,0 +1,173 @@
+"""The checks of lesson 01: right answers pass, planted mistakes are named."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+from xailab.course.registry import find_question, questions_of
+
+LESSON = "01_backprop"
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+# ---------------------------------------------------------------- activations
+
+
+def test_sigmoid_accepts_the_model_answer_and_another_way():
+    assert_accepted("backprop.sigmoid", solution_of(LESSON, "sigmoid_backward"))
+    assert_accepted("backprop.sigmoid", lambda d, z: d * sigmoid(z) * sigmoid(-z))
+
+
+def in_place(delta, z):
+    delta *= sigmoid(z) * (1 - sigmoid(z))
+    return delta
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda d, z: sigmoid(z) * (1 - sigmoid(z)), "delta is not used"),
+        (lambda d, z: d * z * (1 - z), "not with z itself"),
+        (lambda d, z: d * sigmoid(z), "by the activation s, not by its slope"),
+        (lambda d, z: d * (1 - sigmoid(z) ** 2), "tanh's slope"),
+        (lambda d, z: -d * sigmoid(z) * (1 - sigmoid(z)), "wrong sign"),
+        (lambda d, z: (d * sigmoid(z) * (1 - sigmoid(z))).sum(), "shape"),
+        (lambda d, z: d * np.exp(z) / (1 + np.exp(z)) ** 2, "overflows: use e"),
+        (in_place, "in place"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_sigmoid_names_the_mistake(wrong, match):
+    assert_rejected("backprop.sigmoid", wrong, match)
+
+
+def test_tanh_accepts_the_model_answer_and_another_way():
+    assert_accepted("backprop.tanh", solution_of(LESSON, "tanh_backward"))
+    assert_accepted("backprop.tanh", lambda d, z: d * 4 * sigmoid(2 * z) * sigmoid(-2 * z))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda d, z: 1 - np.tanh(z) ** 2, "delta is not used"),
+        (lambda d, z: d * (1 - z**2), "not with z itself"),
+        (lambda d, z: d * np.tanh(z), "by the activation t"),
+        (lambda d, z: d * (1 - np.tanh(z)), "the square is missing"),
+        (lambda d, z: d * np.tanh(z) * (1 - np.tanh(z)), "sigmoid's slope"),
+        (lambda d, z: 2 * d * (1 - np.tanh(z) ** 2), "2 times what is expected"),
+        (lambda d, z: None, "return"),
+    ],
+)
+def test_tanh_names_the_mistake(wrong, match):
+    assert_rejected("backprop.tanh", wrong, match)
+
+
+# ---------------------------------------------------------------- the two-layer network
+
+
+def by_torch(x, y, *parameters):
+    w1, b1, w2, b2 = leaves = [torch.tensor(p, requires_grad=True) for p in parameters]
+    logits = torch.relu(torch.tensor(x) @ w1.T + b1) @ w2.T + b2
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(y))
+    return torch.autograd.grad(loss, leaves)
+
+
+def two_layer(*, slope=None, rows="sum", bend=True, mean=True, axis=1, order=(0, 1, 2, 3)):
+    """The answer with one thing wrong."""
+
+    def gradients(x, y, w1, b1, w2, b2):
+        z1 = x @ w1.T + b1
+        a1 = np.maximum(0, z1) if bend else z1
+        e = np.exp(a1 @ w2.T + b2)
+        delta2 = e / e.sum(axis=axis, keepdims=True) - np.eye(len(b2))[y]
+        delta2 = delta2 / len(x) if mean else delta2
+        factor = {None: z1 > 0, "none": 1.0, "activation": a1}[slope]
+        delta1 = (delta2 @ w2) * factor
+        db1, db2 = (getattr(d, rows)(axis=0) for d in (delta1, delta2))
+        four = delta1.T @ x, db1, delta2.T @ a1, db2
+        return tuple(four[i] for i in order)
+
+    return gradients
+
+
+def test_two_layer_accepts_the_model_answer_and_two_other_ways():
+    assert_accepted("backprop.two_layer", solution_of(LESSON, "two_layer_gradients"))
+    assert_accepted("backprop.two_layer", by_torch)
+    assert_accepted("backprop.two_layer", two_layer())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (two_layer(slope="none"), r"dW1: delta1 lacks the slope of the ReLU"),
+        (two_layer(slope="activation"), r"dW1: delta1 is multiplied by the activation"),
+        (two_layer(bend=False), "dW2: a1 is z1"),
+        (two_layer(mean=False), "5 times what is expected: a sum for a mean"),
+        (two_layer(rows="mean"), "db2: db is the sum of the deltas"),
+        (two_layer(axis=0), "dW2 is not what is expected"),
+        (two_layer(order=(1, 0, 3, 2)), "dW2 should have shape"),
+        (lambda *a: [g.T for g in two_layer()(*a)], r"dW2 should have shape .* swapped"),
+        (lambda *a: two_layer()(*a)[:2], "return four arrays, .* not 2"),
+        (lambda *a: two_layer()(*a)[0], "return four arrays, .* not one value"),
+    ],
+)
+def test_two_layer_names_the_mistake(wrong, match):
+    assert_rejected("backprop.two_layer", wrong, match)
+
+
+# ---------------------------------------------------------------- guesses, review, quiz
+
+
+def test_guesses_have_the_right_form():
+    assert_accepted("backprop.dead_unit", solution_of(LESSON, "slope_of_unit_0"))
+    assert_accepted("backprop.dead_unit", -0.5)
+    assert_accepted("backprop.big_step", solution_of(LESSON, "after_a_big_step"))
+    assert_accepted("backprop.big_step", "lower")
+
+
+@pytest.mark.parametrize("wrong", ["zero", [0.0, 1.0], 1000.0])
+def test_a_slope_is_one_number(wrong):
+    assert_rejected("backprop.dead_unit", wrong, "should be")
+
+
+@pytest.mark.parametrize("wrong", ["the same", 3.59, "Lower"])
+def test_a_step_goes_lower_or_higher(wrong):
+    assert_rejected("backprop.big_step", wrong, "one of 'lower', 'higher'")
+
+
+def test_review_accepts_the_model_answer_and_another():
+    assert_accepted("backprop.review", solution_of(LESSON, "review"))
+    other = """The loss can be infinite: a log is taken of something that may be 0; use softmax.
+    In delta1 the derivative of the ReLU is needed instead of a1. And W2 is updated too early, so
+    that delta1 sees the wrong one."""
+    assert_accepted("backprop.review", other)
+
+
+SOFTMAX = (
+    "The loss is the log of a ReLU, which is infinite or negative; it should be softmax here. "
+)
+SLOPE = "The hidden delta needs the derivative of the ReLU, the mask z1 > 0, and not a1 itself. "
+ORDER = "The weights W2 are changed before the hidden delta uses them, which is the wrong one. "
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ("It is all wrong.", "at least 30 words"),
+        (SLOPE + ORDER, "what may stand before a log"),
+        (SOFTMAX + ORDER, "by what must the signal be multiplied"),
+        (SOFTMAX + SLOPE, "which W2 does delta1 use"),
+    ],
+)
+def test_review_asks_for_what_is_missing(wrong, match):
+    assert_rejected("backprop.review", wrong, match)
+
+
+def test_the_questions_have_one_right_answer_each():
+    assert [q.id for q in questions_of("backprop")] == ["backprop.q_relu", "backprop.q_paths"]
+    assert find_question("backprop.q_relu").right == "0"
+    assert find_question("backprop.q_paths").right == "0"

@@ -1,0 +1,214 @@
+"""Exercises of lesson 01: backward passes, and what goes wrong in them."""
+
+from typing import Any
+
+import numpy as np
+
+from xailab.course import (
+    Mistake,
+    exercise,
+    expect_choice,
+    expect_close,
+    expect_finite,
+    expect_mentions,
+    expect_number,
+    expect_words,
+    question,
+)
+from xailab.foundations.backprop import MLP, Sigmoid, Tanh, softmax_cross_entropy
+
+LESSON = "01_backprop"
+
+
+@exercise("backprop.dead_unit", kind="predict", points=1, minutes=1)
+def dead_unit(guess: Any) -> None:
+    """A slope."""
+    expect_number(guess, -10, 10)
+
+
+@exercise("backprop.big_step", kind="predict", points=1, minutes=1)
+def big_step(guess: Any) -> None:
+    """Lower or higher."""
+    expect_choice(guess, ["lower", "higher"])
+
+
+@exercise(
+    "backprop.sigmoid",
+    kind="code",
+    points=1,
+    minutes=5,
+    difficulty=1,
+    hints=(
+        "What comes from above is multiplied by the slope of the activation at z.",
+        "Compute s = sigmoid(z) first; the slope is s * (1 - s), not z * (1 - z).",
+        "s = 1 / (1 + np.exp(-z)); return delta * ...",
+    ),
+)
+def sigmoid(answer: Any) -> None:
+    """Equals the package's sigmoid, for any shape, and far from 0."""
+    z, delta = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
+    layer = Sigmoid()
+    s, want = layer.forward(z), layer.backward(delta)
+    known = {
+        "delta is not used: multiply what comes from above by the slope.": s * (1 - s),
+        "the slope is s * (1 - s) with s = sigmoid(z), not with z itself.": delta * z * (1 - z),
+        "this multiplies by the activation s, not by its slope s * (1 - s).": delta * s,
+        "that is tanh's slope; sigmoid's is s * (1 - s).": delta * (1 - s**2),
+    }
+    _expect_backward(answer, z, delta, want, known, "sigmoid")
+
+
+@exercise(
+    "backprop.tanh",
+    kind="code",
+    points=1,
+    minutes=5,
+    difficulty=1,
+    hints=(
+        "The same shape as for the sigmoid: delta times the slope at z.",
+        "The slope of tanh falls from 1 at z = 0 to 0 far away: 1 - tanh(z) squared.",
+        "t = np.tanh(z); return delta * ...",
+    ),
+)
+def tanh(answer: Any) -> None:
+    """Equals the package's tanh, for any shape, and far from 0."""
+    z, delta = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
+    layer = Tanh()
+    t, want = layer.forward(z), layer.backward(delta)
+    known = {
+        "delta is not used: multiply what comes from above by the slope.": 1 - t**2,
+        "the slope is 1 - t**2 with t = tanh(z), not with z itself.": delta * (1 - z**2),
+        "this multiplies by the activation t, not by its slope 1 - t**2.": delta * t,
+        "the square is missing: the slope is 1 - t**2.": delta * (1 - t),
+        "that is sigmoid's slope; tanh's is 1 - t**2.": delta * t * (1 - t),
+    }
+    _expect_backward(answer, z, delta, want, known, "tanh")
+
+
+def _expect_backward(
+    answer: Any, z: Any, delta: Any, want: Any, known: dict[str, Any], name: str
+) -> None:
+    before = delta.copy()
+    expect_close(answer(delta, z), want, f"{name}'s backward", known=known)
+    if not np.array_equal(delta, before):
+        raise Mistake("your function changes delta in place; return a new array.")
+    with np.errstate(over="ignore"):
+        far = answer(np.ones(2), np.array([-1000.0, 1000.0]))
+    expect_finite(far, "the slope at z = -1000 and 1000", "e^1000 overflows: use e^-z.")
+    expect_close(far, [0.0, 0.0], "the slope at z = -1000 and 1000")
+
+
+@exercise(
+    "backprop.two_layer",
+    kind="code",
+    points=3,
+    minutes=15,
+    difficulty=3,
+    hints=(
+        "Forward first, and keep z1 and a1: the way back needs both.",
+        "delta2 has the shape (N, K). dW2 must have (K, H): which product of delta2 and a1 has?",
+        "delta1 = (delta2 @ W2) * (z1 > 0); dW1 = delta1.T @ X; db1 = delta1.sum(axis=0)",
+    ),
+)
+def two_layer(answer: Any) -> None:
+    """Four gradients on a batch of five, against the package's network."""
+    rng = np.random.default_rng(7)
+    net = MLP([4, 6, 3], seed=7)
+    net.dense[0].bias[...] = rng.normal(size=6)
+    x, y = rng.normal(size=(5, 4)), np.array([0, 2, 1, 1, 0])
+    _, delta = softmax_cross_entropy(net.forward(x), y)
+    net.backward(delta)
+    got = _four(answer(x, y, *[p.copy() for p in net.parameters()]))
+    names = ("dW1", "db1", "dW2", "db2")
+    known = _known_mistakes(net, x, y, delta)
+    # From the top down: an error in delta2 would otherwise be reported as one of delta1.
+    for name in ("dW2", "db2", "dW1", "db1"):
+        want = net.gradients()[names.index(name)]
+        expect_close(got[names.index(name)], want, name, known=known[name])
+
+
+def _four(gradients: Any) -> Any:
+    if not isinstance(gradients, (tuple, list)) or len(gradients) != 4:
+        count = len(gradients) if isinstance(gradients, (tuple, list)) else "one value"
+        raise Mistake(f"return four arrays, (dW1, db1, dW2, db2), not {count}.")
+    return gradients
+
+
+def _known_mistakes(net: MLP, x: Any, y: Any, delta2: Any) -> dict[str, dict[str, Any]]:
+    """What each common mistake gives, by the name of the gradient in which it shows."""
+    z1 = x @ net.dense[0].weight.T + net.dense[0].bias
+    a1, signal = np.maximum(0, z1), delta2 @ net.dense[1].weight
+    unbent = softmax_cross_entropy(z1 @ net.dense[1].weight.T + net.dense[1].bias, y)[1]
+    no_mask = "delta1 lacks the slope of the ReLU: multiply by (z1 > 0)."
+    activation = "delta1 is multiplied by the activation a1; it must be its slope, (z1 > 0)."
+    no_bend = "a1 is z1: the ReLU of the forward pass is missing."
+    mean = "db is the sum of the deltas over the rows; delta2 is divided by N already."
+    return {
+        "dW2": {no_bend: unbent.T @ z1},
+        "db2": {mean: delta2.mean(axis=0)},
+        "dW1": {no_mask: signal.T @ x, activation: (signal * a1).T @ x},
+        "db1": {
+            no_mask: signal.sum(axis=0),
+            activation: (signal * a1).sum(axis=0),
+            mean: (signal * (z1 > 0)).mean(axis=0),
+        },
+    }
+
+
+@exercise(
+    "backprop.review",
+    kind="criticise",
+    points=2,
+    minutes=5,
+    difficulty=2,
+    hints=(
+        "Read it beside section 3: which lines differ?",
+        "One error is in how out and loss are made, one in delta1, one in the order of the lines.",
+        "When delta1 is computed, which W2 does it use: the old one or the new one?",
+    ),
+)
+def review(answer: Any) -> None:
+    """Names the output's ReLU, the missing slope, and the weights changed too early."""
+    expect_words(answer, 30)
+    expect_mentions(
+        answer,
+        r"softmax|infinit|negative|unbounded|nan\b|\blog\b",
+        "Look at out and loss once more: what may stand before a log?",
+    )
+    expect_mentions(
+        answer,
+        r"slope|mask|derivative|z1 *> *0",
+        "Look at delta1 once more: by what must the signal be multiplied?",
+    )
+    expect_mentions(
+        answer,
+        r"before|after|order|first|already|too early|new weights|old weights|updated",
+        "Look at the order of the lines once more: which W2 does delta1 use?",
+    )
+
+
+question(
+    "backprop.q_relu",
+    "A hidden ReLU unit has the sum z = -3. The signal from above is 2. What is its delta?",
+    choices={
+        "2": "That would be right for a positive sum: there the slope is 1.",
+        "0": "The slope of a ReLU at a negative sum is 0, so nothing passes, whatever the signal.",
+        "-6": "You multiplied by the sum z. The factor is the slope of the activation, here 0.",
+        "-3": "That is the sum itself; it decides only whether the signal passes.",
+    },
+    right="0",
+)
+
+question(
+    "backprop.q_paths",
+    "The loss depends on w along two paths. Along one its slope is 3, along the other -3. "
+    "What is the gradient in w?",
+    choices={
+        "3": "A gradient does not pick the first path: the paths add, 3 + (-3).",
+        "-9": "Slopes multiply along one path; slopes of different paths add.",
+        "0": "3 + (-3) = 0. A small change of w moves the loss up on one path and down as much on "
+        "the other. That w matters in both, the gradient does not say.",
+        "6": "Slopes have signs: 3 + (-3), not 3 + 3.",
+    },
+    right="0",
+)
