@@ -6,8 +6,13 @@ from typing import Any
 # Not lazy: a module imported later under the name of its function would hide the function.
 from xailab.widgets.show import show
 
-_HOMES = {"backprop_stepper": "stepper"}
-__all__ = ["backprop_stepper", "show"]
+_HOMES = {
+    "backprop_stepper": "stepper",
+    "cam_browser": "cams",
+    "method_chooser": "chooser",
+    "recommend": "chooser",
+}
+__all__ = ["backprop_stepper", "cam_browser", "method_chooser", "recommend", "show"]
 
 
 def __getattr__(name: str) -> Any:
