@@ -290,7 +290,10 @@ def _refuse_functional_relus(scores: Tensor) -> None:
 
 def _is_relu(node: Any) -> bool:
     """Tell whether a node of the graph cuts off what is below zero."""
-    if node.name().startswith(("ReluBackward", "ThresholdBackward")):
+    name = node.name()
+    if name.startswith(("ReluBackward", "ThresholdBackward")):
         return True
-    clamps = node.name().startswith(("ClampMinBackward", "ClampBackward", "HardtanhBackward"))
+    if name.startswith("MaximumBackward"):
+        return not (node._saved_self.any() and node._saved_other.any())
+    clamps = name.startswith(("ClampMinBackward", "ClampBackward", "HardtanhBackward"))
     return clamps and getattr(node, "_saved_min", getattr(node, "_saved_min_val", None)) == 0

@@ -20,7 +20,7 @@ from xailab.core.files import write_atomically
 from xailab.data import load, marked_digits
 from xailab.models.digits import DigitCNN
 
-_EPOCHS, _BATCH, _RATE = 15, 64, 5e-3
+_EPOCHS, _BATCH, _RATE = 25, 64, 5e-3
 
 
 def digit_cnn() -> tuple[DigitCNN, dict[str, float]]:
