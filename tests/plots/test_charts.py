@@ -109,6 +109,12 @@ def test_times_are_matched_by_name():
         plots.scoreboard(TABLE, title="t", seconds={"random": 0.5})
 
 
+def test_chance_may_differ_between_data_sets():
+    picture = plots.scoreboard(TABLE, title="t", chance={"A": 0.25, "B": 0.06})
+    lines = [line.get_xdata()[0] for line in picture.figure.axes[0].lines]
+    assert lines == [0.25, 0.06]
+
+
 def test_the_scoreboard_refuses_a_method_without_scores():
     with pytest.raises(ValueError, match="at least one score for every method"):
         plots.scoreboard(TABLE * np.nan, title="t")

@@ -55,6 +55,13 @@ def test_a_palette_changes_colors_by_little():
     assert np.abs(shown - true).mean() < 4  # of 255
 
 
+def test_the_same_picture_gives_the_same_bytes():
+    picture = plots.compare([[[1, -2]], [[0, 3]]], over=CAT, titles=["a", "b"], title="t")
+    assert picture.png() == picture.png()
+    again = plots.compare([[[1, -2]], [[0, 3]]], over=CAT, titles=["a", "b"], title="t")
+    assert again.png() == picture.png()
+
+
 def test_save_writes_png_and_svg(tmp_path):
     picture = plots.bars([1, -2], ["for", "against"], title="Against wins")
     png = picture.save(tmp_path / "a.png")

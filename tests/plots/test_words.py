@@ -12,9 +12,9 @@ def test_a_map_worked_by_hand():
     # Negative mass 2 of 12 in all: 17 %.
     words = describe([[0, 0, 0, 6], [2, 0, 0, 0], [0, 2, 0, -2]], name="evidence")
     assert words == (
-        "evidence runs from -2 to 6: peak at row 1, column 4 of 3 x 4 (upper right); half of the "
-        "positive mass in 8 % of the picture, mainly upper right (60 % of it); 17 % of the mass "
-        "is negative, mainly lower right."
+        "The value of evidence runs from -2 to 6: peak at row 1, column 4 of 3 x 4 (upper "
+        "right); half of the positive mass in 8 % of the picture, mainly upper right (60 % of "
+        "it); 17 % of the mass is negative, mainly lower right."
     )
 
 
@@ -38,10 +38,10 @@ def test_one_sign_only():
 
 def test_a_constant_map_points_nowhere():
     assert (
-        describe(np.zeros((7, 7))) == "attribution is 0 in every cell of 7 x 7: it points nowhere."
+        describe(np.zeros((7, 7))) == "Every value of attribution is 0 (7 x 7): it points nowhere."
     )
     assert describe(np.full((2, 3), 0.5), name="cam").startswith(
-        "cam is 0.5 in every cell of 2 x 3"
+        "Every value of cam is 0.5 (2 x 3)"
     )
 
 
@@ -75,7 +75,9 @@ def test_an_empty_mask_is_refused():
 
 def test_tensors_and_channels():
     x = torch.tensor([[[[1.0, 0.0]], [[2.0, 0.0]]]], requires_grad=True)  # (1, 2, 1, 2)
-    assert describe(x).startswith("attribution runs from 0 to 3: peak at row 1, column 1 of 1 x 2")
+    assert describe(x).startswith(
+        "The value of attribution runs from 0 to 3: peak at row 1, column 1 of 1 x 2"
+    )
     assert "from 0 to 3" in describe(x.bfloat16())
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.pictures import Picture, picture
     from xailab.plots.tables import Table, table
+    from xailab.plots.timelines import timeline
     from xailab.plots.words import describe, describe_bars, describe_curves
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "picture": "pictures",
     "scoreboard": "charts",
     "table": "tables",
+    "timeline": "timelines",
 }
 __all__ = [
     "Picture",
@@ -49,6 +51,7 @@ __all__ = [
     "picture",
     "scoreboard",
     "table",
+    "timeline",
 ]
 
 

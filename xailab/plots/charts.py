@@ -17,7 +17,7 @@ from xailab.plots.pictures import (
     new_figure,
     styled,
 )
-from xailab.plots.words import describe_bars, describe_curves, number
+from xailab.plots.words import describe_bars, describe_curves, lead, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def bars(
     with styled():
         figure = new_figure(6.4, 0.8 + 0.3 * len(names) + (0.3 if xlabel else 0), title)
         _draw_bars(figure.subplots(), heights, names, spread, xlabel)
-    return Picture(figure, alt or f"{title}. {describe_bars(heights, names)}")
+    return Picture(figure, alt or lead(title) + describe_bars(heights, names))
 
 
 def _draw_bars(
@@ -137,7 +137,7 @@ def curve(
         ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         _name_ends(ax, lines, log)
-    return Picture(figure, alt or f"{title}. {describe_curves(grid, lines, xlabel)}")
+    return Picture(figure, alt or lead(title) + describe_curves(grid, lines, xlabel))
 
 
 def _check_curves(x: Floats, lines: Mapping[str, Floats], log: bool) -> None:
@@ -214,7 +214,7 @@ def scoreboard(
     alt: str | None = None,
     seconds: Any = None,
     xlabel: str = "score (higher is better)",
-    chance: float | None = None,
+    chance: float | Mapping[Any, float] | None = None,
 ) -> Picture:
     """Draw a dot for each method and data set, best method on top, its time beside.
 
@@ -224,7 +224,7 @@ def scoreboard(
         alt: the text alternative; without it the best and the worst method are named.
         seconds: one time per method (Series, mapping, or a sequence in the table's order).
         xlabel: what is scored.
-        chance: the score of guessing, drawn as a line.
+        chance: the score of guessing, drawn as a dotted line; one number, or data set -> number.
 
     Raises:
         ValueError: the table is empty, a method has no score, or a time is missing.
@@ -242,10 +242,12 @@ def scoreboard(
         if times is not None:
             _write_times(ax, [times[method] for method in table.index])
         ax.set_xlabel(xlabel)
-    return Picture(figure, alt or f"{title}. {_scores_words(means, table)}")
+    return Picture(figure, alt or lead(title) + _scores_words(means, table))
 
 
-def _draw_scores(ax: Axes, table: "pd.DataFrame", chance: float | None) -> None:
+def _draw_scores(
+    ax: Axes, table: "pd.DataFrame", chance: float | Mapping[Any, float] | None
+) -> None:
     rows = np.arange(len(table))
     ax.hlines(rows, table.min(axis=1), table.max(axis=1), color="#cccccc", linewidth=2, zorder=1)
     for i, name in enumerate(table.columns):
@@ -257,14 +259,24 @@ def _draw_scores(ax: Axes, table: "pd.DataFrame", chance: float | None) -> None:
             color=CYCLE[i % len(CYCLE)],
             label=str(name),
         )
-    if chance is not None:
-        ax.axvline(chance, color=MUTED, linestyle=":", label=f"chance ({number(chance)})")
+    _draw_chance(ax, table, chance)
     ax.set_yticks(rows, [str(name) for name in table.index])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#eeeeee")
     ax.set_axisbelow(True)
-    ax.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    ax.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+
+
+def _draw_chance(
+    ax: Axes, table: "pd.DataFrame", chance: float | Mapping[Any, float] | None
+) -> None:
+    if isinstance(chance, Mapping):
+        for i, name in enumerate(table.columns):
+            label = f"chance on {name} ({number(chance[name])})"
+            ax.axvline(chance[name], color=CYCLE[i % len(CYCLE)], linestyle=":", label=label)
+    elif chance is not None:
+        ax.axvline(chance, color=MUTED, linestyle=":", label=f"chance ({number(chance)})")
 
 
 def _times(seconds: Any, methods: Sequence[Any]) -> dict[Any, float]:

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from xailab.plots.arrays import Floats, to_array
 from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
-from xailab.plots.words import number
+from xailab.plots.words import lead, number
 
 _MAX_NODES = 12
 _MAX_LABELS = 9  # edges of a gap; the numbers of more would cover each other
@@ -68,7 +68,7 @@ def network(
                 _draw_name(ax, _at(sizes, layer, i), _text(names, layer, i))
         _draw_layer_names(ax, sizes, layer_names)
         _fit(ax, sizes, bool(layer_names), node_names is not None)
-    return Picture(figure, alt or f"{title}. {_network_words(sizes, values, weights)}")
+    return Picture(figure, alt or lead(title) + _network_words(sizes, values, weights))
 
 
 def _rows(rows: Any, sizes: Sequence[int], name: str) -> list[list[str]] | None:
@@ -222,7 +222,7 @@ def graph(
         for start, end, text in arrows:
             _draw_arrow(ax, boxes[start], boxes[end], text)
         _draw_groups(figure, groups)
-    return Picture(figure, alt or f"{title}. {_graph_words(arrows, texts)}")
+    return Picture(figure, alt or lead(title) + _graph_words(arrows, texts))
 
 
 def _arrow(edge: Sequence[Any]) -> tuple[Any, Any, str]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from xailab.plots.arrays import Floats, to_image, to_map
 from xailab.plots.pictures import Picture, new_figure, styled
-from xailab.plots.words import describe
+from xailab.plots.words import describe, lead
 
 _COLUMNS = 5
 _AREA = 14  # square inches of all panels: what 60 kB of photo can fill
@@ -50,7 +50,7 @@ def heatmap(
         ValueError: NaN, several maps in one, a photo whose shape or range cannot be drawn.
     """
     values = to_map(map)
-    sentence = alt or f"{title}. {describe(values, over, label, mask)}"
+    sentence = alt or lead(title) + describe(values, over, label, mask)
     with styled():
         return Picture(_grid([values], [over], None, title, label, mask), sentence)
 
@@ -90,7 +90,7 @@ def compare(
     if not shared:
         values = [v / (_limit(v) or 1.0) for v in values]
         label = "relative to\neach map's top"
-    sentence = alt or " ".join([f"{title}."] * bool(title) + words)
+    sentence = alt or lead(title) + " ".join(words)
     with styled():
         return Picture(_grid(values, photos, titles, title, label, mask), sentence)
 
@@ -117,7 +117,7 @@ def images(
         for ax, image in zip(axes, pictures, strict=True):
             ax.imshow(image)
     count = f"{len(pictures)} pictures: " if len(pictures) > 1 else ""
-    sentence = alt or f"{f'{title}. ' if title else ''}{count}{', '.join(titles)}."
+    sentence = alt or f"{lead(title)}{count}{', '.join(titles)}."
     return Picture(figure, sentence)
 
 

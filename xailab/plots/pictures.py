@@ -18,7 +18,6 @@ from xailab.core.files import write_atomically
 BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
 _DPI = (96, 84, 72)
 _COLORS = (256, 160, 96)
-_TRIM: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
 
 INK = "#222222"
 MUTED = "#666666"
@@ -121,12 +120,7 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
     def _svg(self) -> bytes:
-        buffer = io.BytesIO()
-        with styled():
-            self.figure.savefig(
-                buffer, format="svg", metadata={"Date": None, "Title": self.alt}, **_TRIM
-            )
-        return buffer.getvalue()
+        return _rendered(self.figure, "svg", metadata={"Date": None, "Title": self.alt})
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -147,13 +141,19 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 def _encodings(figure: Figure, dpi: int) -> Iterator[bytes]:
     """Yield ever smaller PNGs at one resolution: all colors first, then palettes."""
+    full = _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
+    yield full
+    image = Image.open(io.BytesIO(full)).convert("RGB")
+    for colors in _COLORS:
+        yield _palette_png(image, colors)
+
+
+def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with styled():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, **_TRIM)
-    yield buffer.getvalue()
-    full = Image.open(buffer).convert("RGB")
-    for colors in _COLORS:
-        yield _palette_png(full, colors)
+        figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.06, **options)
+    figure.set_layout_engine("none")  # a second layout would move things by a pixel
+    return buffer.getvalue()
 
 
 def _palette_png(image: Image.Image, colors: int) -> bytes:

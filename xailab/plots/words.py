@@ -29,16 +29,17 @@ def describe(map: Any, over: Any = None, name: str = "attribution", mask: Any = 
         ValueError: NaN or infinite values, more than one map, or a mask with nothing in it.
 
     >>> describe([[0, 0, 0, 8], [0, 0, 0, 0], [0, 2, 0, -1]], name="evidence")  # doctest: +ELLIPSIS
-    'evidence runs from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); half of the posi...
+    'The value of evidence runs from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); ...
     """
     values = to_map(map)
     size = f"{values.shape[0]} x {values.shape[1]}"
     if np.ptp(values) == 0:
-        return f"{name} is {number(values[0, 0])} in every cell of {size}: it points nowhere."
+        return f"Every value of {name} is {number(values[0, 0])} ({size}): it points nowhere."
     parts = [_peak(values, over), *_mass(values)]
     if mask is not None:
         parts.append(_inside(values, to_map(mask, "mask") > 0))
-    return f"{name} runs from {number(values.min())} to {number(values.max())}: {'; '.join(parts)}."
+    ends = f"from {number(values.min())} to {number(values.max())}"
+    return f"The value of {name} runs {ends}: {'; '.join(parts)}."
 
 
 def describe_bars(values: Any, names: Sequence[str]) -> str:
@@ -68,6 +69,17 @@ def describe_curves(x: Any, series: Mapping[str, Any], xlabel: str = "x") -> str
     grid = to_array(x, "x")
     curves = "; ".join(_curve_words(grid, to_array(y, name), name) for name, y in series.items())
     return f"Along {xlabel} from {number(grid[0])} to {number(grid[-1])}: {curves}."
+
+
+def lead(title: str | None) -> str:
+    """Close a title with a period and a blank, so that words can follow.
+
+    >>> lead("It looks at the face"), lead("Why?"), lead(None)
+    ('It looks at the face. ', 'Why? ', '')
+    """
+    if not title:
+        return ""
+    return f"{title} " if title.endswith((".", "!", "?")) else f"{title}. "
 
 
 def number(value: float) -> str:
