@@ -1,0 +1,350 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 0. Start here: why did it say cat?
+#
+# **Question:** Why does a network call this photo a cat, and how do you know that the explanation is true?
+#
+# **You will be able to**
+# - explain a photo's prediction in two cells, and read the map without reading too much into it
+# - tell a confident-looking map from a true one, and score a map where the answer is known
+# - place a method on the map of the field: local or global, and one of four kinds
+# - choose a method for a case of your own
+#
+# **You need:** nothing but a little Python
+#
+# **Time:** 35 minutes with the exercises; the cells run in seconds · **Difficulty:** 1 of 5
+#
+# Run a cell with Shift + Enter. The first one loads a network that was trained on 1.2 million photos
+# to tell 1,000 things apart, and shows it a photo that it has never seen.
+
+# %%
+import skimage.data
+import torch
+
+import xailab
+from xailab import data, doctor, models, plots, widgets
+from xailab.course import check, predict, progress, quiz, reveal
+from xailab.evaluate.scoreboard import score
+
+net = models.pretrained("efficientnet_lite0")
+x = net.preprocess(skimage.data.chelsea())  # (1, 3, 224, 224)
+photo = net.picture(x)[0]  # what the network sees: (224, 224, 3)
+top = net.top(x, k=3)  # (class number, name, probability)
+words = ", ".join(f"{name.split(',')[0]} {p:.2f}" for _, name, p in top)
+plots.images([photo], titles=[words], title="What does the network see?")
+
+# %% [markdown]
+# A tiger cat, it says; then two other kinds of cat. **Why?** Ask one of the methods of this course:
+
+# %%
+tiger_cat = top[0][0]
+why = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam"])
+why.plot(over=photo, title="Bright: what speaks for tiger cat")
+
+# %% [markdown]
+# That is your first explanation of a neural network. The rest of this notebook is about what you
+# may believe of it.
+
+# %% [markdown]
+# ## 1. How to read the map
+#
+# The last layers of the network do not see 224 x 224 pixels. They see 7 x 7 cells, and in each cell
+# 1,280 numbers: how much of some pattern there is. Grad-CAM asks of each cell: **how much did what was
+# found here raise the score of tiger cat?** It answers with 49 numbers. The smooth cloud above is
+# these numbers, stretched:
+
+# %%
+cells = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam"], upsample=False)["grad_cam"]
+plots.heatmap(cells, photo, title="All that Grad-CAM knows: 49 numbers", label="evidence")
+
+# %% [markdown]
+# Look at the cheek under the left eye and at the row along the nose and the mouth: there it found
+# most. Three things to keep in mind:
+#
+# - The map says **where**, not what. Fur? Whiskers? It cannot tell.
+# - It speaks about **one class**. Ask for another class and you get another map.
+# - It speaks about **the network**, not about the cat.
+#
+# Below every picture stands a line "In words". It says the same for those who cannot see the picture,
+# and it holds the numbers for those who can.
+
+# %% [markdown]
+# Try yourself. Open an answer to see what it would mean.
+
+# %%
+quiz("start_here.q_bright")
+
+# %% [markdown]
+# ## 2. Is the explanation itself right?
+#
+# This question runs through the whole course. A first doubt: what does the network do with a photo
+# that fits **none** of its 1,000 classes?
+
+# %%
+astronaut = net.preprocess(skimage.data.astronaut())
+suit = net.picture(astronaut)[0]
+plots.images([suit], titles=["an astronaut"], title="There is no class 'astronaut', and no 'person'")
+
+# %% [markdown]
+# ### Exercise: how sure will it be? (predict, 1 minute)
+#
+# The network must answer. Which probability does it give its best guess? Write a number from 0 to 1
+# before you run on. Nobody sees it; a guess that was wrong is remembered longest.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+guess = 0.5
+### END SOLUTION
+
+# %%
+predict("start_here.astronaut", guess)
+
+# %%
+best = net.top(astronaut, k=3)
+reveal("start_here.astronaut", best[0][2])
+plots.table(best, ["class", "name", "probability"], title="What it says to the astronaut")
+
+# %% [markdown]
+# It is not sure at all, and what it says is not true. Now ask *why* twice: why the best guess, and why
+# tiger cat, a class that it does not believe in.
+
+# %%
+asked = [best[0][0], tiger_cat]
+p = net.model(astronaut).softmax(1)[0, asked].tolist()
+both = [xailab.explain(net.model, astronaut, c, methods=["grad_cam"])["grad_cam"] for c in asked]
+names = [f"{net.classes[c]}: probability {share:.4f}" for c, share in zip(asked, p)]
+plots.compare(both, over=suit, titles=names, shared=False, title="Bright, whether it is sure or not")
+
+# %% [markdown]
+# The left map is useful. It shows the reason for the error: the network took a helmet for a helmet.
+# The right map looks just as confident. Yet there is no cat, and the network says so itself. Each map
+# is drawn on its own scale, from nothing to its own top, so every map has a bright spot.
+# **A bright map is no sign of a sure network, and a sure network is no sign of a true answer.**
+
+# %% [markdown]
+# ### Where the answer is known, you can keep score
+#
+# The face of the cat fills its photo, so a map that is bright *anywhere* looks right. Take a picture
+# where a map can be wrong: four photos in one, of four different classes. Ask for one class. The
+# evidence has to lie in its cell, because nothing else in the picture is of that class.
+
+# %%
+grids = data.mosaics(seed=0)
+i = 1
+mosaic, target = models.normalize(grids.images[i]), int(grids.target[i])
+found = xailab.explain(net.model, mosaic, target, methods=["grad_cam"])["grad_cam"]
+title = f"Asked for {grids.names[i]}: most of the evidence lies in its cell"
+plots.heatmap(found, grids.images[i], title=title, label="evidence", mask=grids.truth[i])
+
+# %% [markdown]
+# The white frame is the truth. The last words under the picture give the **share of the map inside
+# it**. A map that knows nothing would get .25, since the frame is a quarter of the picture. Now you have
+# a number, and can compare methods. Here is Grad-CAM beside the plain gradient, on five mosaics:
+
+# %%
+table = score(["grad_cam", "saliency"], ["mosaics"], limit=5)
+shares = table.pivot(index="method", columns="dataset", values="mass")
+plots.scoreboard(shares, title="Grad-CAM finds the right cell better", chance=0.25)
+
+# %% [markdown]
+# Both beat chance, neither is perfect. Each method of this course has to go through tests like this
+# one, and the scores grow into one **scoreboard**.
+
+# %% [markdown]
+# ### Exercise: a friend's argument (criticise, 4 minutes)
+#
+# A friend sees the map of the cat and says: *"The map is warm on the cat, so the model is right for the
+# right reason."* Why does that not follow? And what would you try to find out? Two or three sentences.
+
+# %% tags=["exercise"]
+argument = """
+### BEGIN SOLUTION
+The face fills the whole photo, so the map could not miss the cat: it would be warm on the cat
+whatever the reason was. A cell that is warm also does not say what was found there, fur or a shadow.
+I would ask about photos with other things beside the cat, or a mosaic where I know the right cell,
+score the map there, and cover the warm cells to see whether the score really falls.
+### END SOLUTION
+"""
+
+# %%
+check("start_here.right_reason", argument)
+
+# %% [markdown]
+# ## 3. The map of the field
+#
+# A trained network is a **black box**: you can look at each of its millions of numbers, and understand
+# nothing. Two questions open it. *Why this answer?* is **local**: it is about one input. *What has it
+# learned?* is **global**. What comes out you can show, or use to build something simpler.
+
+# %%
+labels = {
+    "box": "black box\na trained network",
+    "local": "local\nwhy this answer?",
+    "global": "global\nwhat has it learned?",
+    "show": "visualize\nshow the reasons",
+    "distill": "distill\nteach a simpler model",
+    "compress": "compress\nkeep what matters",
+}
+edges = [("box", "local"), ("box", "global"), ("local", "show"), ("global", "show")]
+edges += [("global", "distill"), ("global", "compress")]
+groups = {"local": "explain", "global": "explain"}
+groups |= dict.fromkeys(["show", "distill", "compress"], "use the explanation")
+plots.graph(edges, labels, groups=groups, title="Two questions open the box")
+
+# %% [markdown]
+# The methods differ in what they do to get an answer. There are four kinds. The number says which
+# lesson teaches it.
+
+# %%
+rows = [
+    ("gradient: follow the slopes", "Grad-CAM 08, saliency 06", "feature visualization 05"),
+    ("perturbation: change it and watch", "LIME 10, SHAP 11", "permutation importance 14"),
+    ("rule: put it in words", "anchors 15", "surrogate tree 15"),
+    ("example: show a case", "counterfactuals 17", "prototypes 18"),
+]
+plots.table(rows, ["kind", "local", "global"], title="Four kinds of explanation")
+
+# %%
+quiz("start_here.q_scope")
+
+# %% [markdown]
+# ### From a question to a report: seven steps
+#
+# The lessons teach the methods one by one. The case studies at the end (28 to 33) put them together,
+# always in these seven steps. You have just done a little of steps 1, 2 and 4.
+
+# %%
+steps = ["data and model", "activations\nand gradients", "importance\nand sensitivity", "local\nwhy this?"]
+steps += ["global\nwhat was learned?", "distill and\ncompress", "use"]
+labels = {i + 1: f"{i + 1}. {step}" for i, step in enumerate(steps)}
+places = {1: (0, 0), 2: (1, 0), 3: (2, 0), 4: (3, 0), 5: (3, 1), 6: (2, 1), 7: (1, 1)}
+edges = [(step, step + 1) for step in range(1, 7)]
+plots.graph(edges, labels, positions=places, title="Seven steps from the data to the use")
+
+# %% [markdown]
+# ## 4. Which method for your case?
+#
+# It depends on what you have. Do you hold the network, or can you only ask it, as with a web service?
+# What is there to explain, how much time do you have, and who wants to know? Choose with the mouse, or
+# with Tab and the arrow keys.
+
+# %%
+widgets.method_chooser()
+
+# %% [markdown]
+# A lesson number without a link is not written yet. The same as a function, for a bank that asks an
+# outside expert what its credit model has learned:
+
+# %%
+advice = widgets.recommend(access="predictions", data="table", time="minutes", who="auditor")
+rows = [(method.name, method.kind, method.reason) for method in advice]
+plots.table(rows, ["method", "kind", "why"], title="For the auditor of a credit model")
+
+# %% [markdown]
+# ## 5. How these notebooks work
+#
+# | you see | what it does |
+# |---|---|
+# | `predict(...)`, `reveal(...)` | keeps your guess, then shows it beside what came |
+# | `quiz(...)` | a question; open an answer to see what it would mean |
+# | `check(...)` | tests your answer and names the mistake |
+# | `hint("start_here.top_names")` | the next of up to three hints; type it in a new cell |
+# | `progress()` | what you have done; it is stored on this computer alone |
+#
+# You can run every notebook from top to bottom with no exercise done. Answers stand in `solutions/`.
+#
+# ### Exercise: what does it say? (code, 5 minutes)
+#
+# A network gives one score per class, the **logits**. The larger, the more it believes in the class.
+# Return the names of the `k` classes with the largest logits, the largest first. Break it on purpose
+# once, and see what `check` says.
+
+
+# %% tags=["exercise"]
+def top_names(logits, names, k):
+    """List of the k names with the largest logits (K,), the largest first."""
+    ### BEGIN SOLUTION
+    places = logits.argsort(descending=True)[:k]
+    return [names[i] for i in places]
+    ### END SOLUTION
+
+
+# %%
+check("start_here.top_names", top_names)
+
+# %% [markdown]
+# The door to all methods is `xailab.explain`: the model, the input, the class, the methods. It gives
+# every method the same conditions, draws with `.plot()`, and says it in words with `.describe()`:
+
+# %%
+both = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam", "saliency"])
+print(both.describe())
+
+# %% [markdown]
+# Last, does your computer have what the lessons need? Where a line says [FAIL], it also says how to
+# mend it.
+
+# %%
+doctor.show()
+
+# %% [markdown]
+# ## 6. A short history
+#
+# Networks are old, explaining them is young:
+
+# %%
+history = [
+    (1943, "A neuron as logic on paper (McCulloch, Pitts)"),
+    (1986, "Backpropagation (Rumelhart, Hinton, Williams)"),
+    (2006, "Deep belief nets (Hinton, Osindero, Teh)"),
+    (2012, "AlexNet wins ImageNet (Krizhevsky, Sutskever, Hinton)"),
+    (2016, "LIME (Ribeiro, Singh, Guestrin)"),
+    (2017, "SHAP (Lundberg, Lee)"),
+    (2017, "Grad-CAM (Selvaraju and others)"),
+]
+plots.timeline(history, title="69 years to AlexNet, five more to Grad-CAM")
+
+# %% [markdown]
+# ## 7. Three ways through the course
+#
+# - **On your own.** Go by the numbers. Next are [01 Backpropagation](01_backprop.ipynb), then
+#   [06 Saliency](06_saliency.ipynb) and [08 Grad-CAM](08_cam.ipynb), which you have just used.
+# - **A lab course of 12 weeks.** Weeks 1-2: lessons 00-05. Weeks 3-5: 06-13. Weeks 6-7: 14-19.
+#   Week 8: 20-21. Weeks 9-10: 22-25. Week 11: 26-27. Week 12: one case study out of 28-33.
+# - **A workshop of 90 minutes.** This notebook up to section 4 (40 minutes), then 08 (40 minutes),
+#   then each tells the others one doubt about a map (10 minutes).
+
+# %%
+progress()
+
+# %% [markdown]
+# **You can now**
+# - explain a photo's prediction in two cells, and read the map without reading too much into it
+# - tell a confident-looking map from a true one, and score a map where the answer is known
+# - place a method on the map of the field: local or global, and one of four kinds
+# - choose a method for a case of your own
+#
+# ## Takeaways
+# - A map says where the network found evidence for one class; not what, and not whether it is true.
+# - Every map has a bright spot. Look at the probability and at the scale before you look at the colors.
+# - An explanation is a claim. Test it where the answer is known, and take two of different kinds.
+#
+# ## Myth refuted
+# - *"The map is bright, so the network is sure."* Section 2: asked for tiger cat, a photo of an astronaut gives a map with a bright spot, at a probability of nearly nothing.
+#
+# ## Go further
+# - Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra (2017), *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*: the method of the first picture.
+# - Ribeiro, Singh, Guestrin (2016), *"Why Should I Trust You?": Explaining the Predictions of Any Classifier*: LIME, and a network that tells huskies from wolves by the snow.
+# - Lundberg, Lee (2017), *A Unified Approach to Interpreting Model Predictions*: SHAP.
+# - The older dates: McCulloch, Pitts (1943), *A Logical Calculus of the Ideas Immanent in Nervous Activity*; Rumelhart, Hinton, Williams (1986), *Learning Representations by Back-propagating Errors*; Hinton, Osindero, Teh (2006), *A Fast Learning Algorithm for Deep Belief Nets*; Krizhevsky, Sutskever, Hinton (2012), *ImageNet Classification with Deep Convolutional Neural Networks*.

@@ -1,0 +1,331 @@
+"""The method chooser: four answers about your case, and the methods that fit it.
+
+Lesson 00 uses this file. `recommend` is the whole logic; the widget only asks and shows.
+"""
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xailab import plots
+from xailab.widgets.show import show
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+ACCESS = {"gradients": "the network itself", "predictions": "only its answers"}
+DATA = {"photo": "a photo", "table": "a row of a table", "text": "a text"}
+TIME = {"seconds": "seconds", "minutes": "minutes"}
+WHO = {
+    "developer": "a developer: is this answer a bug?",
+    "affected": "a person whom the answer concerns",
+    "auditor": "an auditor: what has it learned?",
+}
+_MOST = 3  # recommendations; who gets ten picks none
+
+
+class Method(NamedTuple):
+    """One method: which of the four kinds it is, where it is taught, and what it asks for.
+
+    Attributes:
+        name: as the field calls it.
+        kind: "gradient", "perturbation", "rule" or "example".
+        lesson: file name of the lesson that teaches it.
+        reason: why one would take it.
+        access: "gradients" if it needs the network itself, else "predictions".
+        data: keys of `DATA` that it explains.
+        time: "minutes" if it evaluates hundreds of variants or the whole data set.
+        who: keys of `WHO` that it answers.
+    """
+
+    name: str
+    kind: str
+    lesson: str
+    reason: str
+    access: str
+    data: tuple[str, ...]
+    time: str
+    who: tuple[str, ...]
+
+
+_ANY = tuple(DATA)
+METHODS = (
+    Method(
+        "Grad-CAM",
+        "gradient",
+        "08_cam",
+        "one backward pass marks the regions that raised the score",
+        "gradients",
+        ("photo",),
+        "seconds",
+        ("developer", "affected"),
+    ),
+    Method(
+        "Integrated gradients",
+        "gradient",
+        "07_integrated_gradients",
+        "one number per input, and the numbers add up to the change of the score",
+        "gradients",
+        _ANY,
+        "seconds",
+        ("developer",),
+    ),
+    Method(
+        "Concept vectors (TCAV)",
+        "gradient",
+        "19_concepts",
+        "tests whether a concept that you can name, such as stripes, moves the class",
+        "gradients",
+        ("photo", "text"),
+        "minutes",
+        ("auditor",),
+    ),
+    Method(
+        "Feature visualization",
+        "gradient",
+        "05_feature_visualization",
+        "draws the input that excites a class or a neuron most: what it looks for",
+        "gradients",
+        ("photo",),
+        "seconds",
+        ("auditor",),
+    ),
+    Method(
+        "Shapley values (SHAP)",
+        "perturbation",
+        "11_shap",
+        "shares the score out among the columns, by trying their coalitions",
+        "predictions",
+        ("table",),
+        "minutes",
+        ("developer", "affected"),
+    ),
+    Method(
+        "LIME",
+        "perturbation",
+        "10_lime",
+        "hides random parts and fits a small linear model to what the network then says",
+        "predictions",
+        ("photo", "text"),
+        "minutes",
+        ("developer",),
+    ),
+    Method(
+        "Occlusion",
+        "perturbation",
+        "10_lime",
+        "covers one part after the other and watches the score; anyone can follow it",
+        "predictions",
+        _ANY,
+        "seconds",
+        ("developer", "affected"),
+    ),
+    Method(
+        "Groups of maps",
+        "perturbation",
+        "33_at_scale",
+        "explains many photos one by one and groups the maps: habits show, such as a watermark",
+        "predictions",
+        ("photo",),
+        "minutes",
+        ("auditor",),
+    ),
+    Method(
+        "Permutation importance",
+        "perturbation",
+        "14_effects",
+        "shuffles one column and measures how much worse the model gets",
+        "predictions",
+        ("table",),
+        "seconds",
+        ("auditor",),
+    ),
+    Method(
+        "Anchors",
+        "rule",
+        "15_surrogates",
+        "an IF-THEN rule for this case, with how often it holds",
+        "predictions",
+        ("table", "text"),
+        "minutes",
+        ("affected",),
+    ),
+    Method(
+        "Surrogate tree",
+        "rule",
+        "15_surrogates",
+        "a small tree imitates the model; its fidelity says how far to believe it",
+        "predictions",
+        ("table", "text"),
+        "seconds",
+        ("auditor",),
+    ),
+    Method(
+        "Counterfactual",
+        "example",
+        "17_counterfactuals",
+        "says what would have to be different for another answer",
+        "predictions",
+        ("table",),
+        "seconds",
+        ("affected",),
+    ),
+    Method(
+        "Nearest unlike neighbor",
+        "example",
+        "17_counterfactuals",
+        "shows the most similar known case that got another answer",
+        "predictions",
+        _ANY,
+        "seconds",
+        ("developer", "affected"),
+    ),
+    Method(
+        "Prototypes and criticisms",
+        "example",
+        "18_examples",
+        "shows what is typical for a class, and what does not fit in",
+        "predictions",
+        _ANY,
+        "seconds",
+        ("auditor",),
+    ),
+)
+
+
+def recommend(*, access: str, data: str, time: str, who: str) -> list[Method]:
+    """Return up to three methods that fit a case, each of another kind, the fittest first.
+
+    Methods that need what you do not have are left out. Of those left, a method that uses more of
+    what you have (the gradients, the minutes) comes first: it usually sees more. Every kind is
+    named once, because two methods of one kind tend to agree also where both are wrong.
+
+    Args:
+        access: "gradients" (you hold the network) or "predictions" (you can only ask it).
+        data: "photo", "table" or "text".
+        time: "seconds" or "minutes".
+        who: "developer", "affected" or "auditor".
+
+    Raises:
+        ValueError: an answer that is none of these.
+
+    >>> found = recommend(access="predictions", data="table", time="seconds", who="auditor")
+    >>> [method.name for method in found]
+    ['Permutation importance', 'Surrogate tree', 'Prototypes and criticisms']
+    """
+    _check(access=access, data=data, time=time, who=who)
+    fitting = [
+        method
+        for method in METHODS
+        if method.access in ("predictions", access)
+        and method.time in ("seconds", time)
+        and data in method.data
+        and who in method.who
+    ]
+    fitting.sort(key=lambda method: (method.access != access) + (method.time != time))
+    first_of_kind = {method.kind: method for method in reversed(fitting)}
+    return [method for method in fitting if first_of_kind[method.kind] is method][:_MOST]
+
+
+def _check(**answers: str) -> None:
+    allowed = {"access": ACCESS, "data": DATA, "time": TIME, "who": WHO}
+    for name, answer in answers.items():
+        if answer not in allowed[name]:
+            raise ValueError(f"{name} is one of {', '.join(allowed[name])}; got {answer!r}")
+
+
+def method_chooser() -> None:
+    """Show four menus about your case and the methods that fit it.
+
+    Tab walks through the menus, the arrow keys change one. Where widgets do not run, a picture of
+    the first position stands in.
+    """
+    show(chooser_widget(), chooser_picture())
+
+
+def chooser_widget() -> "VBox":
+    """Return the chooser as a widget: four dropdowns, and the recommendations below.
+
+    CSS classes: `xailab-chooser` on the whole, `xailab-chooser-access` and so on for each menu,
+    `xailab-chooser-result` on the recommendations.
+    """
+    from ipywidgets import HTML, VBox
+
+    menus = {
+        "access": _menu("You have", "access", ACCESS),
+        "data": _menu("To explain", "data", DATA),
+        "time": _menu("Time", "time", TIME),
+        "who": _menu("Who asks", "who", WHO),
+    }
+    result = HTML()
+    result.add_class("xailab-chooser-result")
+
+    def update(_: Any = None) -> None:
+        found = recommend(**{name: menu.value for name, menu in menus.items()})
+        result.value = _html(found)
+
+    for menu in menus.values():
+        menu.observe(update, "value")
+    update()
+    box = VBox([*menus.values(), result])
+    box.add_class("xailab-chooser")
+    return box
+
+
+def _menu(description: str, name: str, options: dict[str, str]) -> Any:
+    from ipywidgets import Dropdown, Layout
+
+    menu = Dropdown(
+        options=[(words, key) for key, words in options.items()],
+        description=description,
+        layout=Layout(width="28em"),
+    )
+    menu.add_class(f"xailab-chooser-{name}")
+    return menu
+
+
+def _html(found: list[Method]) -> str:
+    rows = "".join(
+        f"<li><strong>{escape(method.name)}</strong> ({method.kind}): {escape(method.reason)}. "
+        f"{_lesson_html(method.lesson)}</li>"
+        for method in found
+    )
+    advice = (
+        "Take two of different kinds. Where they disagree, look closer."
+        if len(found) > 1
+        else "One alone cannot be cross-checked: more access or more time gives a second kind."
+    )
+    return f"<ol style='line-height:1.5;margin:.4em 0'>{rows}</ol><p>{advice}</p>"
+
+
+def _lesson_html(lesson: str) -> str:
+    """Link the lesson if its notebook lies beside this one; else name it."""
+    number, _, topic = lesson.partition("_")
+    words = f"Lesson {number}, {topic.replace('_', ' ')}"
+    if not Path(f"{lesson}.ipynb").is_file():
+        return f"{words}."
+    return f'<a href="{lesson}.ipynb" target="_blank">{words}</a>.'
+
+
+def chooser_picture(
+    *,
+    access: str = "gradients",
+    data: str = "photo",
+    time: str = "seconds",
+    who: str = "developer",
+) -> plots.Picture:
+    """Draw one case and its recommendations; arguments and errors as for `recommend`."""
+    found = recommend(access=access, data=data, time=time, who=who)
+    asker = WHO[who].partition(":")[0]
+    case = f"{ACCESS[access]}\n{DATA[data]}\n{TIME[time]}\n{asker}"
+    labels = {"case": case} | {m.name: f"{m.name}\nlesson {m.lesson[:2]}" for m in found}
+    places = {m.name: (1.0, 0.65 * row) for row, m in enumerate(found)}
+    said = "; ".join(f"{m.name} ({m.kind}, lesson {m.lesson[:2]}): {m.reason}" for m in found)
+    return plots.graph(
+        [("case", method.name, method.kind) for method in found],
+        labels,
+        positions={"case": (0.0, 0.325 * (len(found) - 1)), **places},
+        highlight=["case"],
+        title=f"For this case, begin with {found[0].name}",
+        alt=f"The method chooser. For {', '.join(case.splitlines())}, it names {said}.",
+    )
