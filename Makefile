@@ -13,9 +13,10 @@ else
 ENV := .venv
 endif
 PYTHON := $(ENV)/bin/python
-PIP := $(PYTHON) -m pip --disable-pip-version-check
 LAB := $(ENV)/.xailab-lab
 DEV := $(ENV)/.xailab-dev
+# The first time pip shows how far it is; later it would only list what is there already.
+PIP := $(PYTHON) -m pip --disable-pip-version-check $(if $(wildcard $(LAB)),--quiet)
 
 # No such file counts once the Python behind .venv is gone or the folder was moved or copied.
 FOUND := $(shell $(PYTHON) -P -c 'import os, xailab; print(os.path.realpath(xailab.__path__[0]))' 2>/dev/null)
