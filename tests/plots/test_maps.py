@@ -70,6 +70,13 @@ def test_the_map_covers_the_photo_cell_by_cell():
     assert 0.7 < high < 1
 
 
+def test_pale_colors_of_a_signed_map_do_not_stand_on_black():
+    black = np.zeros((4, 4), np.uint8)
+    signed = plots.heatmap([[1, -1]], black, title="t").figure.axes[0].images[0]
+    rising = plots.heatmap([[1, 0]], black, title="t").figure.axes[0].images[0]
+    assert signed.get_array().min() > rising.get_array().min() + 0.2
+
+
 def test_shared_scale_compares_numbers():
     small, large = [[0, 1.0]], [[0, 4.0]]
     picture = plots.compare([small, large], titles=["a", "b"])

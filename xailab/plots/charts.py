@@ -265,7 +265,12 @@ def _draw_scores(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#eeeeee")
     ax.set_axisbelow(True)
-    ax.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    ax.figure.legend(
+        loc="outside lower center",
+        ncols=2 if isinstance(chance, Mapping) else 4,
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _draw_chance(

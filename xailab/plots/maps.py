@@ -227,7 +227,10 @@ def _draw_map(
     height, width = (values if photo is None else photo).shape[:2]
     box = (0, width, height, 0)
     if photo is not None:
-        grey = photo @ np.array([0.299, 0.587, 0.114])  # in grey no hue competes with the map
+        # Grey, so that no hue competes with the map, and neither black nor white, on which the
+        # pale colors near zero of a signed map would vanish.
+        low, high = (0.4, 0.95) if (scale.vmin or 0) < 0 else (0.1, 0.9)
+        grey = low + (high - low) * photo @ np.array([0.299, 0.587, 0.114])
         ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=box)
     ax.imshow(values, cmap=colors, norm=scale, extent=box, interpolation="nearest")
 
