@@ -83,11 +83,14 @@ def lab(
         int, typer.Option(help="Port on this machine; the next free one is taken.")
     ] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own copy of notebooks/, to leave ours as they are.")
+    ] = None,
 ) -> None:
     """Fetch the data, check this machine, open JupyterLab."""
     from xailab import data, doctor
 
-    first = _first_lesson()
+    first = _first_lesson(folder)
     try:
         data.get()
     except (OSError, ValueError) as error:  # lessons that need other data still run
@@ -99,20 +102,22 @@ def lab(
     raise typer.Exit(_open_jupyterlab(first, port, browser))
 
 
-def _first_lesson() -> Path:
-    """Return notebooks/00_start_here.ipynb of the clone xailab runs from, or of this folder."""
-    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
-        first = root / "notebooks" / "00_start_here.ipynb"
+def _first_lesson(folder: Path | None) -> Path:
+    """Return 00_start_here.ipynb of this folder, of the clone xailab runs from, or of `.`."""
+    clone, here = Path(__file__).resolve().parents[1] / "notebooks", Path.cwd() / "notebooks"
+    for place in [folder.resolve()] if folder else [clone, here]:
+        first = place / "00_start_here.ipynb"
         if first.is_file():
             return first
-    raise ValueError("no notebooks/00_start_here.ipynb here: run this in a clone of the course")
+    where = folder or "notebooks"
+    raise ValueError(f"no 00_start_here.ipynb in {where}: run this in a clone of the course")
 
 
 def _open_jupyterlab(notebook: Path, port: int, browser: bool) -> int:
     """Run JupyterLab until it ends; only this machine reaches it, and only with the token."""
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={notebook.parents[1]}"]
-    command += [f"--LabApp.default_url=/lab/tree/notebooks/{notebook.name}"]
+    command += [f"--LabApp.default_url=/lab/tree/{notebook.parent.name}/{notebook.name}"]
     command += ["--LabApp.news_url=None"]  # no question about news before the first lesson
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
