@@ -241,10 +241,10 @@ print("dx = W1.T @ delta1            =", dx)
 #
 # Here are all eleven steps on one slider. Press Tab until the slider has the focus, then use the
 # arrow keys. Watch the blame come back: at step 8 it sits on all three hidden units, at step 9 on
-# two. (Where no kernel runs, you see the last step.)
+# two. (Where no kernel runs, you see step 9.)
 
 # %%
-backprop_stepper(net, x, y)
+backprop_stepper(net, x, y, stand_in=9)
 
 # %%
 quiz("backprop.q_relu")
@@ -529,17 +529,19 @@ a.grad, b.grad
 # %%
 w, v, bias, target = Value(0.5, "w"), Value(2.0, "x"), Value(1.0, "b"), Value(3.0, "t")
 z = w * v + bias
+z.name = "z"
 error = (z.relu() + z - target) ** 2
 error.backward()
 w.grad, v.grad, bias.grad
 
 # %%
 nodes = error.walk()  # every number on the way, operands first
-labels = {id(n): f"{n.op or n.name}\n{n.data:g}\n∂ {n.grad:g}" for n in nodes}
+names = [f"{n.name} {n.op}".strip() for n in nodes]
+labels = {id(n): f"{name}\n{n.data:g}\n∂ {n.grad:g}" for n, name in zip(nodes, names)}
 edges = [
     (id(parent), id(n), f"×{slope:g}") for n in nodes for parent, slope in zip(n.parents, n.slopes)
 ]
-" ".join(n.op or n.name for n in nodes)
+names
 
 # %%
 places = [(0, 0), (0, 2), (1, 1), (1, 2), (2, 1), (3, 0), (4, 1), (4, 2), (5, 1), (6, 1)]
@@ -828,4 +830,5 @@ progress()
 # - Rumelhart, Hinton, Williams (1986), *Learning representations by back-propagating errors*, Nature 323: four pages, still readable.
 # - Baydin, Pearlmutter, Radul, Siskind (2018), *Automatic Differentiation in Machine Learning: a Survey*, JMLR 18: forward and reverse mode, and what they are not.
 # - Karpathy, *micrograd* (2020): an engine like `Value` in under a hundred lines.
-# - Next: [06 Saliency](06_saliency.ipynb) uses `dx`, the last line of the backward pass, to explain a photo.
+#
+# Next: [06 Saliency](06_saliency.ipynb) uses `dx`, the last line of the backward pass, to explain a photo.

@@ -90,12 +90,20 @@ def test_the_picture_says_what_it_shows(net):
     assert picture.alt.startswith("Step 11 of 11. The gradient reaches the input: dx = W1.T")
     assert "layer 2: p 0.5 δ -0.5, p 0.5 δ 0.5." in picture.alt
     assert len(picture.png()) < 60_000
-    assert "layer 2: empty, empty." in step_picture(net, X, 0, step=0).alt
+    assert "layer 2: empty, empty." in step_picture(net, X, 0, step=1).alt
 
 
 def test_outside_a_notebook_the_sentence_is_printed(net, capsys):
     backprop_stepper(net, X, 0)
     assert re.match(r"In words: Step 11 of 11\.", capsys.readouterr().out)
+    backprop_stepper(net, X, 0, stand_in=9)
+    assert re.match(r"In words: Step 9 of 11\. Times the slope", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("step", [0, 12, -1])
+def test_a_step_that_is_not_there(net, step):
+    with pytest.raises(ValueError, match=rf"1..11, got {step}"):
+        step_picture(net, X, 0, step)
 
 
 @pytest.mark.parametrize(

@@ -34,21 +34,23 @@ class Step(NamedTuple):
     highlight: list[tuple[int, int]]
 
 
-def backprop_stepper(net: MLP, x: Sequence[float], y: int) -> None:
+def backprop_stepper(net: MLP, x: Sequence[float], y: int, *, stand_in: int | None = None) -> None:
     """Show a slider that walks through one forward and one backward pass of a small network.
 
     The arrow keys move the slider once it has the focus (Tab). Where widgets do not run, the
-    network after the last step stands in. The network itself is not touched.
+    picture of one step stands in. The network itself is not touched.
 
     Args:
         net: at most 12 units a layer; its loss is softmax cross-entropy.
         x: (inputs,), one example.
         y: its class, 0..outputs-1.
+        stand_in: the step that stands in, as the slider counts, from 1; None: the last.
 
     Raises:
-        TypeError, ValueError: x, y do not fit the network, or the network is too large to draw.
+        TypeError, ValueError: x, y do not fit the network, there is no such step, or the network
+            is too large to draw.
     """
-    show(explorer(net, x, y), step_picture(net, x, y))
+    show(explorer(net, x, y), step_picture(net, x, y, stand_in))
 
 
 def explorer(net: MLP, x: Sequence[float], y: int) -> "VBox":
@@ -78,10 +80,13 @@ def explorer(net: MLP, x: Sequence[float], y: int) -> "VBox":
     return VBox([slider, words, image])
 
 
-def step_picture(net: MLP, x: Sequence[float], y: int, step: int = -1) -> plots.Picture:
-    """Return the picture of one step, counted from 0 (-1: the last); else as `backprop_stepper`."""
+def step_picture(net: MLP, x: Sequence[float], y: int, step: int | None = None) -> plots.Picture:
+    """Return the picture of one step, counted from 1 (None: the last); else as the stepper."""
     steps = backprop_steps(net, x, y)
-    return _draw(steps[step], range(len(steps))[step] + 1, len(steps))
+    at = len(steps) if step is None else step
+    if not 1 <= at <= len(steps):
+        raise ValueError(f"step must lie in 1..{len(steps)}, got {step}")
+    return _draw(steps[at - 1], at, len(steps))
 
 
 def backprop_steps(net: MLP, x: Sequence[float], y: int) -> list[Step]:

@@ -147,9 +147,7 @@ def test_review_accepts_the_model_answer_and_another():
     assert_accepted("backprop.review", other)
 
 
-SOFTMAX = (
-    "The loss is the log of a ReLU, which is infinite or negative; it should be softmax here. "
-)
+SOFTMAX = "The loss is the log of a ReLU, which is infinite or negative; it should be softmax. "
 SLOPE = "The hidden delta needs the derivative of the ReLU, the mask z1 > 0, and not a1 itself. "
 ORDER = "The weights W2 are changed before the hidden delta uses them, which is the wrong one. "
 
