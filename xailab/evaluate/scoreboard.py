@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from xailab import data, models
 from xailab.attribution import register_all
@@ -30,7 +30,7 @@ from xailab.evaluate.localization import (
 )
 
 COLUMNS = ["method", "dataset", "pointing", "mass", "rank", "chance", "rows", "ms_per_row"]
-_CHUNK = 5  # rows explained at once: a row of mosaics takes a few hundred MB of gradients
+_CHUNK = 2  # rows explained at once: a row of mosaics takes a few hundred MB of gradients
 
 
 @dataclass(frozen=True)
