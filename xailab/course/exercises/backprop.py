@@ -172,7 +172,7 @@ def review(answer: Any) -> None:
     expect_words(answer, 30)
     expect_mentions(
         answer,
-        r"softmax|infinit|negative|unbounded|nan\b|\blog\b",
+        r"softmax|infinite|infinity|negative|unbounded|nan\b|\blog\b",
         "Look at out and loss once more: what may stand before a log?",
     )
     expect_mentions(
