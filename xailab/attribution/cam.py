@@ -330,8 +330,8 @@ def _maps_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return the layer's maps $A$ and $\\partial f_t / \\partial A$, both (N, K, h, w)."""
     check_input(model, x)
-    with frozen(model), graph(), capture(model, layer) as kept:
-        scores = scores_of(model, x.detach().clone().requires_grad_(), target)
+    with frozen(model), graph(), capture(model, layer, leaf=True) as kept:
+        scores = scores_of(model, x.detach(), target)
         maps = _with_positions(kept, layer)
         return maps.detach(), gradients_of(scores, maps)
 

@@ -14,14 +14,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from xailab.core.checks import check_positive
 
 Rows = Tensor | np.ndarray | Sequence[Any]
 
 _CHUNK_BYTES = 32 * 2**20  # one chunk of inputs never grows beyond this
-_best_sizes: WeakKeyDictionary[Any, dict[tuple[Any, ...], int]] = WeakKeyDictionary()
+_best_sizes: WeakKeyDictionary[Any, dict[tuple[Any, ...], "_Sizes"]] = WeakKeyDictionary()
 
 
 def batched(
@@ -58,7 +58,11 @@ def batched(
     if len(rows) == 0:
         raise ValueError("there are no rows to evaluate")
     unique, inverse = _merged(rows)
-    sizes = _Sizes(batch_size, owner if owner is not None else function, unique)
+    sizes = (
+        _sizes_of(owner if owner is not None else function, unique)
+        if batch_size is None
+        else _Sizes(check_positive("batch_size", batch_size), settled=True)
+    )
     answers = _answers(function, unique, sizes, progress)
     joined = torch.cat(answers) if isinstance(answers[0], Tensor) else np.concatenate(answers)
     return joined if inverse is None else joined[inverse]
@@ -79,58 +83,66 @@ def _answers(
         total=len(rows), delay=2, leave=False, disable=quiet() or not progress, unit=" rows"
     ) as bar:
         while start < len(rows):
-            chunk = rows[start : start + sizes.size]
-            began = perf_counter()
-            answer = function(chunk)
-            sizes.learn(len(chunk), perf_counter() - began)
-            if len(answer) != len(chunk):
-                raise ValueError(f"{len(chunk)} rows went in, {len(answer)} answers came out")
+            answer = _timed(function, rows[start : start + sizes.size], sizes)
             answers.append(answer)
-            start += len(chunk)
-            bar.update(len(chunk))
+            start += len(answer)
+            bar.update(len(answer))
     return answers
 
 
-class _Sizes:
-    """The size of the next chunk: fixed, remembered, or doubled until doubling stops to pay."""
+def _timed(function: Callable[[Any], Any], chunk: Any, sizes: "_Sizes") -> Any:
+    """Evaluate one chunk; it is let go on return, before the next one is made."""
+    began = perf_counter()
+    answer = function(chunk)
+    sizes.learn(len(chunk), perf_counter() - began)
+    count = len(answer) if np.ndim(answer) else "no"
+    if count != len(chunk):
+        raise ValueError(f"{len(chunk)} rows went in, {count} answers came out")
+    return answer
 
-    def __init__(self, fixed: int | None, owner: Any, rows: Rows) -> None:
-        row = rows[:1][0]
-        key = (
-            tuple(np.shape(row)),
-            str(getattr(row, "dtype", "")),
-            torch.get_num_threads(),
-            torch.is_grad_enabled(),
-        )
-        self._known = _memory_of(owner)
-        self._key = key
-        self._limit = max(1, _CHUNK_BYTES // max(1, getattr(row, "nbytes", 8)))
-        self._best_time, self._best_size, self._worse = float("inf"), 1, 0
-        self._settled = fixed is not None or key in self._known
-        self.size = (
-            self._known.get(key, 1) if fixed is None else check_positive("batch_size", fixed)
-        )
+
+class _Sizes:
+    """The size of the next chunk: settled, or doubled until doubling stops to pay.
+
+    It outlives a call: where one call has too few rows to settle, the next goes on from there.
+    """
+
+    def __init__(self, size: int = 1, *, limit: int = 1, settled: bool = False) -> None:
+        self.size, self._limit, self._settled = size, limit, settled
+        self._best_time, self._best_size, self._worse = float("inf"), 0, 0
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take one timing; stop when two doublings in a row brought less than 3 %."""
-        if self._settled or rows < self.size:
+        """Take one timing; stop when two larger chunks in a row brought less than 3 %.
+
+        The rest of the rows is often a chunk of its own size; one that is hardly larger than the
+        best so far tells nothing.
+        """
+        if self._settled or 2 * rows < 3 * self._best_size:
             return
         if seconds / rows < 0.97 * self._best_time:
             self._best_time, self._best_size, self._worse = seconds / rows, rows, 0
         else:
             self._worse += 1
-        self._settled = self._worse == 2 or 2 * self.size > self._limit
-        self.size = self._best_size if self._settled else 2 * self.size
-        if self._settled:
-            self._known[self._key] = self.size
+        self._settled = self._worse == 2 or 2 * rows > self._limit
+        self.size = self._best_size if self._settled else 2 * rows
 
 
-def _memory_of(owner: Any) -> dict[tuple[Any, ...], int]:
-    """Return what is known of this owner's best sizes; forgotten together with the owner."""
+def _sizes_of(owner: Any, rows: Rows) -> _Sizes:
+    """Return what is known of an owner's best size for such rows; forgotten with the owner."""
+    row = rows[:1][0]
+    key = (
+        tuple(np.shape(row)),
+        str(getattr(row, "dtype", "")),
+        str(getattr(row, "device", "")),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
+    limit = _CHUNK_BYTES // max(1, getattr(row, "nbytes", 8))
     try:
-        return _best_sizes.setdefault(owner, {})
+        known = _best_sizes.setdefault(owner, {})
     except TypeError:  # cannot be referred to weakly, or is not hashable
-        return {}
+        known = {}
+    return known.setdefault(key, _Sizes(limit=limit))
 
 
 def _merged(rows: Rows) -> tuple[Rows, Any]:
@@ -139,24 +151,36 @@ def _merged(rows: Rows) -> tuple[Rows, Any]:
     Only rows with equal signatures are compared, so that rows which are all different cost one
     pass over memory.
     """
-    if not isinstance(rows, (Tensor, np.ndarray)):
+    cells = _cells(rows)
+    if cells is None:
         return rows, None
-    array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else rows
-    if array.dtype.kind not in "fiub":
-        return rows, None
-    _, first, inverse = np.unique(_signatures(array), return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(_signatures(cells), return_index=True, return_inverse=True)
     if len(first) == len(rows):
         return rows, None
-    repeated = [i for i, j in enumerate(inverse) if first[j] != i]
-    if not all(np.array_equal(array[i], array[first[inverse[i]]]) for i in repeated):
+    old = first[inverse]
+    repeated = np.flatnonzero(old != np.arange(len(old)))
+    if not all(np.array_equal(cells[i], cells[old[i]]) for i in repeated):
         return rows, None  # two different rows share a signature: rare enough to give up
-    return rows[first], inverse
+    return rows[first], inverse  # type: ignore[call-overload, index]
 
 
-def _signatures(array: np.ndarray) -> np.ndarray:
-    """Return one integer per row that equal rows share: a random wrap-around sum of their bytes."""
-    flat = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
-    cells = flat if flat.shape[1] % 4 else flat.view(np.uint32)
+def _cells(rows: Rows) -> np.ndarray | None:
+    """Return the bits of numeric rows as (N, cells) unsigned integers, else None.
+
+    Bits, not numbers: 0.0 and -0.0 differ, and a NaN equals itself.
+    """
+    if isinstance(rows, Tensor) and rows.numel() and rows.layout == torch.strided:
+        real = torch.view_as_real(rows) if rows.is_complex() else rows
+        flat = real.detach().reshape(len(rows), -1).contiguous().view(torch.uint8).cpu().numpy()
+    elif isinstance(rows, np.ndarray) and rows.size and rows.dtype.kind in "fiubc":
+        flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    else:
+        return None
+    return flat if flat.shape[1] % 4 else flat.view(np.uint32)
+
+
+def _signatures(cells: np.ndarray) -> np.ndarray:
+    """Return one integer per row that equal rows share: a random wrap-around sum of its cells."""
     keys = np.random.default_rng(0).integers(1, 2**63, cells.shape[1], dtype=np.uint64)
     step = max(1, 2**20 // cells.shape[1])  # a few MB at a time
     return np.concatenate(

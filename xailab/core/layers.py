@@ -25,7 +25,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         raise TypeError(f"a layer can be found only in an nn.Module, not in {type(model).__name__}")
     if not isinstance(name, str):
         raise TypeError(f"layer must be a dotted module name (str), got {type(name).__name__}")
-    known = dict(model.named_modules())
+    known = dict(model.named_modules(remove_duplicate=False))  # a shared layer has two names
     if name and name in known:
         return known[name]
     names = [known_name for known_name in known if known_name]
@@ -34,7 +34,9 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 @contextmanager
-def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def capture(
+    model: nn.Module, layers: str | Sequence[str], *, leaf: bool = False
+) -> Iterator[dict[str, Tensor]]:
     """Keep the outputs of named layers of every forward pass inside the `with` block.
 
     The tensors stay in the autograd graph, so that gradients with respect to them can be asked
@@ -43,6 +45,8 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
     Args:
         model: the network.
         layers: one dotted module name or several.
+        leaf: begin the graph at these layers. Nothing below them is recorded, which saves time
+            and memory where only gradients with respect to their outputs are wanted.
 
     Yields:
         A mapping name -> output of that layer, filled by each forward pass.
@@ -60,7 +64,7 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
     >>> kept["0"].shape
     torch.Size([1, 3])
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     modules = {name: find_layer(model, name) for name in names}
     kept: dict[str, Tensor] = {}
 
@@ -70,8 +74,8 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
                 raise TypeError(f"layer {name!r} returns {type(output).__name__}, not one tensor")
             if name in kept:
                 raise ValueError(f"layer {name!r} ran more than once in one forward pass")
-            kept[name] = output
-            return output.clone()  # a later in-place layer must not overwrite what we keep
+            kept[name] = output.detach().requires_grad_() if leaf else output
+            return kept[name].clone()  # a later in-place layer must not overwrite what we keep
 
         return keep
 
@@ -87,7 +91,8 @@ def capture(model: nn.Module, layers: str | Sequence[str]) -> Iterator[dict[str,
 def last_maps(model: nn.Module, x: Tensor) -> str | None:
     """Return the name of the last layer whose output still has positions, or None.
 
-    That is the usual layer for Grad-CAM: the deepest maps before pooling or flattening.
+    That is the usual layer for Grad-CAM: the deepest maps before pooling or flattening. Layers
+    that run twice are passed over, since `capture` could not tell which output is meant.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> last_maps(net, torch.zeros(1, 1, 8, 8))
@@ -113,4 +118,4 @@ def last_maps(model: nn.Module, x: Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return names[-1] if names else None
+    return next((name for name in reversed(names) if names.count(name) == 1), None)

@@ -1,9 +1,11 @@
 """The guard that leaves a model as it was."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,30 +31,55 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     >>> net[1].training, net[0].weight.requires_grad
     (True, True)
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    flags = [(module, module.training) for module in modules]
-    parameters = model.parameters() if isinstance(model, nn.Module) else []
-    wanted = [(parameter, parameter.requires_grad) for parameter in parameters]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    with _same_randomness():
+        if isinstance(model, nn.Module):
+            with _still(model):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """Keep flags, `requires_grad` and buffers: their values and which tensors they are."""
+    flags = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    held = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        for module, _ in flags:
+            module.training = False  # not .eval(): some modules do more when asked by that
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+        for parameter, needed in wanted:
+            parameter.requires_grad_(needed)
+        for buffers, before in held:
+            _put_back(buffers, before)
+        for buffer, value in values:
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
+    """Hold the same tensors under the same names as before."""
+    for name in set(buffers.keys()) - set(before):
+        del buffers[name]
+    for name, buffer in before.items():
+        buffers[name] = buffer
+
+
+@contextmanager
+def _same_randomness() -> Iterator[None]:
+    """Put back the global random state of torch, NumPy and Python."""
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002 - what a model may draw from
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
-            for module in modules:
-                module.training = False
-            for parameter, _ in wanted:
-                parameter.requires_grad_(False)
             yield
         finally:
-            for module, training in flags:
-                module.training = training
-            for parameter, needed in wanted:
-                parameter.requires_grad_(needed)
-            for module, name, buffer, value in buffers:
-                module._buffers[name] = buffer
-                if not torch.equal(buffer, value):
-                    with torch.no_grad():
-                        buffer.copy_(value)
+            np.random.set_state(states[0])  # noqa: NPY002
+            random.setstate(states[1])

@@ -72,7 +72,7 @@ def relevance_mass_accuracy(attribution: Tensor, mask: Any, *, absolute: bool = 
     """
     evidence, inside = _flat(attribution, mask, absolute)
     total = evidence.sum(1)
-    return torch.where(total > 0, (evidence * inside).sum(1) / total.clamp(min=1e-300), 0)
+    return (evidence * inside).sum(1) / total.where(total > 0, 1)
 
 
 def relevance_rank_accuracy(attribution: Tensor, mask: Any, *, absolute: bool = False) -> Tensor:
@@ -151,6 +151,8 @@ def _flat(attribution: Tensor, mask: Any, absolute: bool) -> tuple[Tensor, Tenso
         raise ValueError(
             f"attribution must be (N, C, H, W) or (N, H, W), got {tuple(signed.shape)}"
         )
+    if signed.numel() == 0:
+        raise ValueError(f"the attribution is empty: shape {tuple(signed.shape)}")
     if not torch.isfinite(signed).all():
         raise ValueError("the attribution holds NaN or infinity")
     signed = signed.sum(1) if signed.ndim == 4 else signed

@@ -12,17 +12,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from xailab import data, models
 from xailab.attribution import register_all
 from xailab.core.batching import quiet
+from xailab.core.checks import check_positive
 from xailab.core.files import home, write_atomically
-from xailab.core.registry import Method, chosen
+from xailab.core.registry import Method, chosen, refuse_unknown
 from xailab.evaluate.localization import (
     pointing_game,
     relevance_mass_accuracy,
@@ -105,13 +106,17 @@ def score(
         map scores), `rows` and `ms_per_row`.
 
     Raises:
-        ValueError: no such method or set, or what a method raises on these models.
+        TypeError: an option that none of the methods takes.
+        ValueError: no such method or set, `limit` < 1, or what a method raises on these models.
 
     >>> score(["saliency"], ["marked_digits"], limit=2)["rows"].item()
     2
     """
     register_all()
     wanted = chosen(methods)
+    refuse_unknown(options, wanted)
+    if limit is not None:
+        check_positive("limit", limit)
     questions = [_set(name) for name in ([datasets] if isinstance(datasets, str) else datasets)]
     lines = []
     with tqdm(total=len(wanted) * len(questions), delay=2, leave=False, disable=quiet()) as bar:
@@ -148,11 +153,10 @@ def _maps(
 ) -> Iterator[Tensor]:
     """Yield the maps of a few rows at a time, channels summed: (n, H, W)."""
     offered = {"layer": question.layer, **options}
-    taken = {name: value for name, value in offered.items() if name in method.options}
     rows = torch.arange(len(question.x))[:limit]
     for chunk in rows.split(_CHUNK):
-        maps = method.function(question.model, question.x[chunk], question.target[chunk], **taken)
-        yield maps.sum(1)
+        maps = method.maps(question.model, question.x[chunk], question.target[chunk], offered)
+        yield maps.sum(1) if maps.ndim == 4 else maps
 
 
 def _board() -> Path:
@@ -185,5 +189,6 @@ def standings() -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(_board().read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):  # pandas' parse errors are ValueErrors
         return pd.DataFrame(columns=COLUMNS)
-    whole = list(table.columns) == COLUMNS and np.issubdtype(table["mass"].dtype, np.floating)
-    return table if whole else pd.DataFrame(columns=COLUMNS)
+    whole = list(table.columns) == COLUMNS and table.notna().all(axis=None)
+    numbers = whole and all(map(is_numeric_dtype, table[COLUMNS[2:]].dtypes))
+    return table if numbers else pd.DataFrame(columns=COLUMNS)
