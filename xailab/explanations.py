@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from xailab import plots
 from xailab.attribution import register_all
-from xailab.core.checks import Model, Target, check_input
+from xailab.core.checks import Model, Target, check_input, split_target
 from xailab.core.layers import last_maps
-from xailab.core.registry import METHODS, Method, chosen
+from xailab.core.registry import METHODS, Method, chosen, refuse_unknown
 from xailab.core.scores import scores_of
 from xailab.core.state import frozen
 
@@ -35,7 +34,7 @@ def methods() -> list[str]:
     return sorted(METHODS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What one method said, and what it cost.
 
@@ -55,7 +54,7 @@ class Explanation:
     gap: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanations:
     """What several methods said about the same prediction; get one by its name.
 
@@ -91,12 +90,16 @@ class Explanations:
             raise ValueError("these explain different models; a comparison would mean nothing")
         if self.x.shape != other.x.shape or not torch.equal(self.x, other.x):
             raise ValueError("these explain different inputs; a comparison would mean nothing")
-        if not torch.equal(self.scores, other.scores):
+        if self._targets() != other._targets() or not torch.equal(self.scores, other.scores):
             raise ValueError(f"these explain different targets: {self.target} and {other.target}")
         if twice := set(self.names) & set(other.names):
             raise ValueError(f"both hold {', '.join(sorted(twice))}")
         items = (*self.items, *other.items)
         return Explanations(self.model, self.x, self.target, self.scores, items, self._weights)
+
+    def _targets(self) -> list[int]:
+        """Return one class per row; a single output may be asked for as None or as 0."""
+        return [target or 0 for target in split_target(self.target, len(self.x))]
 
     def table(self) -> "pd.DataFrame":
         """Return seconds, rows forwarded and the mean completeness gap of each method."""
@@ -141,10 +144,8 @@ class Explanations:
         return "\n".join(lines)
 
     def _headline(self, row: int) -> str:
-        target = (
-            self.target if self.target is None or isinstance(self.target, int) else self.target[row]
-        )
-        output = "the output" if target is None else f"output {int(target)}"
+        target = split_target(self.target, len(self.x))[row]
+        output = "the output" if target is None else f"output {target}"
         return f"Evidence for {output}, which scores {self.scores[row].item():.2f}"
 
 
@@ -189,11 +190,11 @@ def explain(
         empty = scores_of(model, torch.zeros_like(x), target)
     layer = options.get("layer") or _layer(model, x)
     wanted = chosen(methods if methods is not None else _fitting(layer))
-    _refuse_unknown(options, wanted)
+    refuse_unknown(options, wanted)
     weights, before = _fingerprint(model), x.detach().clone()
     items = []
     for method in wanted:
-        known = {"layer": layer, **options} if layer else options
+        known = {**options, "layer": layer} if layer else options
         items.append(_explained(method, model, x, target, known, scores - empty))
         if _fingerprint(model) != weights or not torch.equal(x, before):
             raise RuntimeError(
@@ -210,15 +211,6 @@ def _fitting(layer: str | None) -> list[str]:
     return [name for name in _USUAL if layer or "layer" not in METHODS[name].needs]
 
 
-def _refuse_unknown(options: Mapping[str, Any], wanted: list[Method]) -> None:
-    """Raise for an option that would silently do nothing."""
-    known = {"layer"}.union(*(method.options for method in wanted))
-    for option in options:
-        if option not in known:
-            near = get_close_matches(option, known, n=3) or sorted(known)
-            raise TypeError(f"none of the methods takes {option!r}; they take {', '.join(near)}")
-
-
 def _explained(
     method: Method,
     model: Model,
@@ -228,10 +220,9 @@ def _explained(
     change: Tensor,
 ) -> Explanation:
     """Run one method, counting time and rows; `change` is f(x) - f(0)."""
-    taken = {name: value for name, value in options.items() if name in method.options}
     with _counted(model) as counter:
         began = perf_counter()
-        attribution = method.function(model, x, target, **taken)
+        attribution = method.maps(model, x, target, options)
         seconds = perf_counter() - began
     gap = None
     if attribution.shape == x.shape and "layer" not in method.needs:
@@ -247,10 +238,10 @@ def _counted(model: Model) -> Iterator[dict[str, int]]:
         yield counter
         return
 
-    def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        counter["rows"] += len(inputs[0])
+    def count(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        counter["rows"] += len(next(iter([*inputs, *named.values()])))
 
-    handle = model.register_forward_pre_hook(count)
+    handle = model.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield counter
     finally:
@@ -262,7 +253,7 @@ def _fingerprint(model: Model) -> str:
     if not isinstance(model, nn.Module):
         return ""
     digest = hashlib.blake2b()
-    for name, value in model.state_dict().items():
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

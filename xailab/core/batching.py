@@ -161,7 +161,7 @@ def _merged(rows: Rows) -> tuple[Rows, Any]:
     repeated = np.flatnonzero(old != np.arange(len(old)))
     if not all(np.array_equal(cells[i], cells[old[i]]) for i in repeated):
         return rows, None  # two different rows share a signature: rare enough to give up
-    return rows[first], inverse  # type: ignore[call-overload, index]
+    return rows[first], inverse  # type: ignore[call-overload]
 
 
 def _cells(rows: Rows) -> np.ndarray | None:

@@ -64,7 +64,7 @@ def capture(
     >>> kept["0"].shape
     torch.Size([1, 3])
     """
-    names = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    names: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     modules = {name: find_layer(model, name) for name in names}
     kept: dict[str, Tensor] = {}
 

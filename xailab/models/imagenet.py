@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from xailab.core.state import frozen
 from xailab.data import read_member
 
 _SHORT_SIDE, _SIDE = 256, 224
@@ -41,7 +42,7 @@ class Pretrained(NamedTuple):
         """Return the k likeliest classes of one image: index, name, probability."""
         if len(x) != 1:
             raise ValueError(f"one image at a time, got {len(x)}")
-        with torch.no_grad():
+        with frozen(self.model), torch.no_grad():
             likeliest = self.model(x).softmax(1)[0].topk(k)
         pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         return [(index, self.classes[index], probability) for index, probability in pairs]
@@ -90,7 +91,7 @@ def preprocess(image: Image.Image | np.ndarray) -> Tensor:
     The usual ImageNet mean and deviation are wrong for this network.
 
     Args:
-        image: a PIL image, or uint8 (H, W, 3); grey (H, W) is taken as three equal channels.
+        image: a PIL image, or uint8 (H, W, 3); gray (H, W) is taken as three equal channels.
 
     Returns:
         (1, 3, 224, 224) float32.
@@ -107,8 +108,18 @@ def preprocess(image: Image.Image | np.ndarray) -> Tensor:
 
 
 def normalize(images: np.ndarray) -> Tensor:
-    """Turn uint8 (H, W, 3) or (N, H, W, 3) into (N, 3, H, W) floats, with no resizing."""
-    rows = torch.from_numpy(np.atleast_1d(images)).reshape(-1, *images.shape[-3:])
+    """Turn uint8 (H, W, 3) or (N, H, W, 3) into (N, 3, H, W) floats, with no resizing.
+
+    Raises:
+        TypeError: not a uint8 array.
+        ValueError: an array of another shape.
+    """
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        came = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+        raise TypeError(f"images must be a uint8 array with values 0..255, got {came}")
+    if images.ndim not in (3, 4) or images.shape[-1] != 3:
+        raise ValueError(f"images must be (H, W, 3) or (N, H, W, 3), got {images.shape}")
+    rows = torch.tensor(np.ascontiguousarray(images)).reshape(-1, *images.shape[-3:])
     return (rows.permute(0, 3, 1, 2).float() - 127) / 128
 
 
@@ -126,9 +137,10 @@ def _rgb(image: Image.Image | np.ndarray) -> Image.Image:
         raise TypeError(f"image must be a PIL image or a uint8 array, got {type(image).__name__}")
     if image.dtype != np.uint8:
         raise TypeError(f"an image array must be uint8 with values 0..255, got {image.dtype}")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+    channels = image.shape[2:] or (1,)
+    if image.size == 0 or image.ndim not in (2, 3) or channels[0] not in (1, 3, 4):
         raise ValueError(f"an image array must be (H, W, 3), got {image.shape}")
-    return Image.fromarray(image.squeeze()).convert("RGB")
+    return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).convert("RGB")
 
 
 @cache
