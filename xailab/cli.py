@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from xailab.core.files import write_atomically
+
 _OTHER_DISK = "make room, or set XAILAB_HOME to a folder on another disk, then run this again"
 _OTHER_FOLDER = "set XAILAB_HOME to a folder that you may write, then run this again"
 _MENDS = {
@@ -56,7 +58,7 @@ def explain(error: Exception) -> str:
     """
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: run `make lab`, or `pip install -e '.[lab]'`"
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.errno and error.strerror:
         told = error.strerror != os.strerror(error.errno)  # our own messages hold their mend
         mend = "" if told else _MENDS.get(error.errno, "")
         return ": ".join(filter(None, [error.filename, error.strerror, mend]))
@@ -99,7 +101,7 @@ def lab(
     doctor.show(checks)
     if not all(check.ok for check in checks):
         _say("mend the lines marked [FAIL], then start again; some lessons will not run till then")
-    raise typer.Exit(_open_jupyterlab(first, port, browser))
+    raise typer.Exit(_open_jupyterlab(first, root, port, browser))
 
 
 def _first_lesson(folder: Path | None) -> Path:
@@ -113,17 +115,29 @@ def _first_lesson(folder: Path | None) -> Path:
     raise ValueError(f"no 00_start_here.ipynb in {where}: run this in a clone of the course")
 
 
-def _open_jupyterlab(notebook: Path, port: int, browser: bool) -> int:
+def _copied(first: Path, folder: Path) -> Path:
+    """Copy the lessons that the folder does not have yet; return the first lesson there."""
+    for original in sorted(first.parent.glob("*.ipynb")):
+        if not (folder / original.name).exists():
+            write_atomically(folder / original.name, original.read_bytes())
+    return folder / first.name
+
+
+def _open_jupyterlab(notebook: Path, root: Path, port: int, browser: bool) -> int:
     """Run JupyterLab until it ends; only this machine reaches it, and only with the token."""
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={notebook.parents[1]}"]
     command += [f"--LabApp.default_url=/lab/tree/{notebook.parent.name}/{notebook.name}"]
-    command += ["--LabApp.news_url=None"]  # no question about news before the first lesson
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     # JupyterLab asks what a Ctrl-C means; were this process to die of it, no one would answer.
     signal.signal(signal.SIGINT, lambda *_: None)
-    return subprocess.call(command)
+    paths = [
+        str(Path(__file__).parent / "course" / "jupyter"),
+        os.environ.get("JUPYTER_CONFIG_PATH"),
+    ]
+    quiet = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.call(command, env=os.environ | quiet)
 
 
 @app.command()

@@ -38,13 +38,13 @@ def test_a_widget_is_stored_with_its_picture_and_sentence(executed):
     sentence = bundle.metadata["image/png"]["alt"]
     assert "peak" not in sentence  # the strongest value is the negative one
     assert "strongest value, negative, at row 1, column 2 of 1 x 2" in sentence
-    assert words.text == f"In words: {sentence}\n"
+    assert words.data["text/plain"] == f"In words: {sentence}"
 
 
 def test_a_picture_is_shown_once_with_its_sentence(executed):
     image, words = executed.cells[1].outputs
     assert set(image.data) == {"image/png", "text/plain"}
-    assert words.text == f"In words: {image.metadata['image/png']['alt']}\n"
+    assert words.data["text/plain"] == f"In words: {image.metadata['image/png']['alt']}"
     assert image.data["text/plain"].startswith("<Picture: Left is for, right against.")
 
 

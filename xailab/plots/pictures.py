@@ -127,7 +127,24 @@ class Picture:
 
         data, metadata = self.mimebundle()
         display(data, metadata=metadata, raw=True)
-        print(f"In words: {self.alt}")
+        say(self.alt)
+
+
+def say(sentence: str) -> None:
+    """Show a picture's sentence under it, for every reader: "In words: ..."."""
+    from html import escape
+
+    from IPython.core.getipython import get_ipython
+    from IPython.display import display
+
+    line = f"In words: {sentence}"
+    if get_ipython() is None:
+        print(line)
+        return
+    # As a paragraph it breaks between words, which plain text in a notebook does not.
+    style = "max-width: 60em; margin: 0; font-size: 90%; opacity: .8"
+    paragraph = f'<p style="{style}">{escape(line)}</p>'
+    display({"text/html": paragraph, "text/plain": line}, raw=True)
 
 
 def picture(figure: Figure, alt: str) -> Picture:

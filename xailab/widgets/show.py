@@ -23,10 +23,10 @@ def show(widget: "Widget", fallback: "Picture") -> None:
     from IPython.core.getipython import get_ipython
     from IPython.display import display
 
-    if get_ipython() is None:
-        print(f"In words: {fallback.alt}")
-        return
-    data, metadata = fallback.mimebundle()
-    data[_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    display(data, metadata=metadata, raw=True)
-    print(f"In words: {fallback.alt}")
+    from xailab.plots.pictures import say
+
+    if get_ipython() is not None:
+        data, metadata = fallback.mimebundle()
+        data[_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        display(data, metadata=metadata, raw=True)
+    say(fallback.alt)
