@@ -282,10 +282,12 @@ def test_bad_layer(method: Method, layer: Any, error: type[Exception], words: st
 @pytest.mark.parametrize("method", WITH_SEED)
 def test_seed_decides_and_nothing_else(method: Method) -> None:
     model, x = toy(), inputs()
-    first = run(method, model, x, seed=3)
+    # measured chunks differ from call to call, and so does the rounding of the last digit
+    fixed = {"batch_size": 4} if "batch_size" in method.options else {}
+    first = run(method, model, x, seed=3, **fixed)
     torch.manual_seed(123)
-    assert torch.equal(run(method, model, x, seed=3), first)
-    assert not torch.equal(run(method, model, x, seed=4), first)
+    assert torch.equal(run(method, model, x, seed=3, **fixed), first)
+    assert not torch.equal(run(method, model, x, seed=4, **fixed), first)
 
 
 @pytest.mark.parametrize("method", WITH_BATCHES)

@@ -40,6 +40,8 @@ def batched(
             when they are asked for, so that memory stays flat. Rows of a Tensor or ndarray that
             occur more than once are evaluated once.
         batch_size: rows per call; None measures the best size, once per owner and row shape.
+            A number makes answers repeatable to the last digit, which chunks of another size
+            may round differently.
         progress: show a bar once two seconds have passed (`XAILAB_QUIET=1` never shows it).
         owner: the object whose speed is measured, usually the model; the function by default.
 
