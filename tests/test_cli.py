@@ -195,9 +195,10 @@ def test_progress_shows_every_lesson_with_exercises(empty_home):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Return the commands that would have been started."""
+    """Return the commands that xailab would have become."""
     commands = []
-    monkeypatch.setattr(subprocess, "call", lambda command, env: commands.append(command) or 0)
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: commands.append(command))
+    monkeypatch.setattr(subprocess, "call", lambda command, env: 0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("a", True, "1")])
     monkeypatch.setattr("xailab.data.archives.get", lambda: {})
@@ -221,6 +222,13 @@ def test_lab_opens_also_when_something_is_missing_and_says_what(opened, monkeypa
     assert "xailab: no network" in result.stderr
     assert "[FAIL] data" in result.stdout
     assert "mend the lines marked [FAIL]" in result.stderr
+
+
+def test_on_windows_the_exit_code_of_jupyterlab_is_passed_on(opened, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "call", lambda command, env: 7)
+    assert run("lab").exit_code == 7
+    assert opened == []
 
 
 def test_lab_outside_a_clone_says_where_to_run_it(opened, monkeypatch, tmp_path):
@@ -252,7 +260,6 @@ def test_lab_needs_its_token(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
     try:
         address = next(filter(None, (re.search(r"http://127\S+", line) for line in process.stdout)))
@@ -261,8 +268,10 @@ def test_lab_needs_its_token(tmp_path):
         assert answer_of(start) == 403
         assert answer_of(f"{start}&token={token}") == 200
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()  # JupyterLab itself: nothing is left running
         process.communicate(timeout=60)
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(server)
 
 
 def test_lab_in_a_folder_of_ones_own(opened, tmp_path):
@@ -270,8 +279,8 @@ def test_lab_in_a_folder_of_ones_own(opened, tmp_path):
     own.mkdir()
     (own / "01_backprop.ipynb").write_text("half done")
     assert run("lab", "--folder", str(own)).exit_code == 0
-    assert f"--ServerApp.root_dir={own}" in opened[0]
-    assert "--LabApp.default_url=/lab/tree/00_start_here.ipynb" in opened[0]
+    assert f"--ServerApp.root_dir={tmp_path}" in opened[0]
+    assert "--LabApp.default_url=/lab/tree/mine/00_start_here.ipynb" in opened[0]
     originals = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {path.name for path in own.iterdir()} == originals
     assert (own / "01_backprop.ipynb").read_text() == "half done"  # nobody's work is overwritten

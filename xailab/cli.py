@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -86,13 +86,13 @@ def lab(
     ] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
     folder: Annotated[
-        Path | None, typer.Option(help="Your own copy of notebooks/, to leave ours as they are.")
+        Path | None, typer.Option(help="Work in copies of the notebooks here, made if missing.")
     ] = None,
 ) -> None:
     """Fetch the data, check this machine, open JupyterLab."""
     from xailab import data, doctor
 
-    first = _first_lesson(folder)
+    first = _first_lesson()
     try:
         data.get()
     except (OSError, ValueError) as error:  # lessons that need other data still run
@@ -101,43 +101,45 @@ def lab(
     doctor.show(checks)
     if not all(check.ok for check in checks):
         _say("mend the lines marked [FAIL], then start again; some lessons will not run till then")
-    raise typer.Exit(_open_jupyterlab(first, root, port, browser))
+    _open_jupyterlab(_copied(first, folder.absolute()) if folder else first, port, browser)
 
 
-def _first_lesson(folder: Path | None) -> Path:
-    """Return 00_start_here.ipynb of this folder, of the clone xailab runs from, or of `.`."""
-    clone, here = Path(__file__).resolve().parents[1] / "notebooks", Path.cwd() / "notebooks"
-    for place in [folder.resolve()] if folder else [clone, here]:
-        first = place / "00_start_here.ipynb"
+def _first_lesson() -> Path:
+    """Return notebooks/00_start_here.ipynb of the clone xailab runs from, or of this folder."""
+    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
+        first = root / "notebooks" / "00_start_here.ipynb"
         if first.is_file():
             return first
-    where = folder or "notebooks"
-    raise ValueError(f"no 00_start_here.ipynb in {where}: run this in a clone of the course")
+    raise ValueError("no notebooks/00_start_here.ipynb here: run this in a clone of the course")
 
 
 def _copied(first: Path, folder: Path) -> Path:
-    """Copy the lessons that the folder does not have yet; return the first lesson there."""
+    """Copy the lessons that a folder does not have yet; return the first lesson there."""
     for original in sorted(first.parent.glob("*.ipynb")):
-        if not (folder / original.name).exists():
+        if not (folder / original.name).exists():  # what a learner wrote is never overwritten
             write_atomically(folder / original.name, original.read_bytes())
     return folder / first.name
 
 
-def _open_jupyterlab(notebook: Path, root: Path, port: int, browser: bool) -> int:
-    """Run JupyterLab until it ends; only this machine reaches it, and only with the token."""
+def _open_jupyterlab(notebook: Path, port: int, browser: bool) -> NoReturn:
+    """Become JupyterLab; only this machine reaches it, and only with the token."""
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={notebook.parents[1]}"]
     command += [f"--LabApp.default_url=/lab/tree/{notebook.parent.name}/{notebook.name}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    # JupyterLab asks what a Ctrl-C means; were this process to die of it, no one would answer.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    paths = [
-        str(Path(__file__).parent / "course" / "jupyter"),
-        os.environ.get("JUPYTER_CONFIG_PATH"),
-    ]
-    quiet = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
-    return subprocess.call(command, env=os.environ | quiet)
+    settings = [str(Path(__file__).parent / "course" / "jupyter")]  # no news over the first lesson
+    settings += filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])
+    _become(command, os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings)})
+
+
+def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Go on as another program, so that Ctrl-C and every other signal reach it, not us."""
+    sys.stdout.flush()
+    if sys.platform != "win32":
+        os.execve(command[0], command, environment)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Windows starts a second process: outlive Ctrl-C
+    raise typer.Exit(subprocess.call(command, env=environment))
 
 
 @app.command()
