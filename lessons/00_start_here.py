@@ -23,10 +23,10 @@
 #
 # **You need:** nothing but a little Python
 #
-# **Time:** 35 minutes with the exercises; the cells run in seconds · **Difficulty:** 1 of 5
+# **Time:** 25 minutes with the exercises; the cells run in seconds · **Difficulty:** 1 of 5
 #
-# Run a cell with Shift + Enter. The first one loads a network that was trained on 1.2 million photos
-# to tell 1,000 things apart, and shows it a photo that it has never seen.
+# Run a cell with Shift + Enter. The first one loads a network that was trained on over a million
+# photos to tell 1,000 things apart, and shows it a cat.
 
 # %%
 import skimage.data
@@ -59,10 +59,9 @@ why.plot(over=photo, title="Bright: what speaks for tiger cat")
 # %% [markdown]
 # ## 1. How to read the map
 #
-# The last layers of the network do not see 224 x 224 pixels. They see 7 x 7 cells, and in each cell
-# 1,280 numbers: how much of some pattern there is. Grad-CAM asks of each cell: **how much did what was
-# found here raise the score of tiger cat?** It answers with 49 numbers. The smooth cloud above is
-# these numbers, stretched:
+# The network sees 224 x 224 pixels, but its last layers see only 7 x 7 cells, and how much of which
+# pattern was found in each. Grad-CAM asks of each cell: **how much did what was found here raise the
+# score of tiger cat?** It answers with 49 numbers. The smooth cloud above is these numbers, stretched:
 
 # %%
 cells = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam"], upsample=False)["grad_cam"]
@@ -131,24 +130,24 @@ plots.compare(
 )
 
 # %% [markdown]
-# The left map is useful. It shows the reason for the error: the network took a helmet for a helmet.
-# The right map looks just as confident. Yet there is no cat, and the network says so itself. Each map
-# is drawn on its own scale, from nothing to its own top, so every map has a bright spot.
-# **A bright map is no sign of a sure network, and a sure network is no sign of a true answer.**
+# The left map is useful. It shows the reason for the error: a space helmet was taken for a football
+# helmet. The right map looks just as confident. Yet there is no cat, and the network says so itself.
+# Each map is drawn on its own scale, from nothing to its own top, so every map has a bright spot.
+# **A bright map is no sign of a sure network.**
 
 # %% [markdown]
 # ### Where the answer is known, you can keep score
 #
 # The face of the cat fills its photo, so a map that is bright *anywhere* looks right. Take a picture
 # where a map can be wrong: four photos in one, of four different classes. Ask for one class. The
-# evidence has to lie in its cell, because nothing else in the picture is of that class.
+# evidence should lie in its cell, because nothing else in the picture is of that class.
 
 # %%
 grids = data.mosaics(seed=0)
 i = 1
 mosaic, target = models.normalize(grids.images[i]), int(grids.target[i])
 found = xailab.explain(net.model, mosaic, target, methods=["grad_cam"])["grad_cam"]
-title = f"Asked for {grids.names[i]}: the right cell"
+title = f"Asked for {grids.names[i]}, it finds the cell"
 plots.heatmap(found, grids.images[i], title=title, label="evidence", mask=grids.truth[i])
 
 # %% [markdown]
@@ -188,9 +187,9 @@ check("start_here.right_reason", argument)
 # %% [markdown]
 # ## 3. The map of the field
 #
-# A trained network is a **black box**: you can look at each of its millions of numbers, and understand
-# nothing. Two questions open it. *Why this answer?* is **local**: it is about one input. *What has it
-# learned?* is **global**. What comes out you can show, or use to build something simpler.
+# A trained network is a **black box**: you can look at every number in it, and understand nothing.
+# Two questions open it. *Why this answer?* is **local**: it is about one input. *What has it learned?*
+# is **global**. What comes out you can show, or use to build something simpler.
 
 # %%
 labels = {
@@ -230,14 +229,15 @@ quiz("start_here.q_scope")
 # always in these seven steps. You have just done a little of steps 1, 2 and 4.
 
 # %%
-steps = [
-    "data and model",
-    "activations\nand gradients",
-    "importance\nand sensitivity",
-    "local\nwhy this?",
-]
-steps += ["global\nwhat was learned?", "distill and\ncompress", "use"]
-labels = {i + 1: f"{i + 1}. {step}" for i, step in enumerate(steps)}
+labels = {
+    1: "1. data and model",
+    2: "2. activations\nand gradients",
+    3: "3. importance\nand sensitivity",
+    4: "4. local\nwhy this?",
+    5: "5. global\nwhat was learned?",
+    6: "6. distill and\ncompress",
+    7: "7. use",
+}
 places = {1: (0, 0), 2: (1, 0), 3: (2, 0), 4: (3, 0), 5: (3, 1), 6: (2, 1), 7: (1, 1)}
 edges = [(step, step + 1) for step in range(1, 7)]
 plots.graph(edges, labels, positions=places, title="Seven steps from the data to the use")
@@ -328,12 +328,13 @@ plots.timeline(history, title="69 years to AlexNet, five more to Grad-CAM")
 # %% [markdown]
 # ## 7. Three ways through the course
 #
-# - **On your own.** Go by the numbers. Next are [01 Backpropagation](01_backprop.ipynb), then
-#   [06 Saliency](06_saliency.ipynb) and [08 Grad-CAM](08_cam.ipynb), which you have just used.
+# - **On your own.** Go by the numbers: next is [01 Backpropagation](01_backprop.ipynb). In a hurry?
+#   [06 Saliency](06_saliency.ipynb) and [08 Class activation maps](08_cam.ipynb) take the two methods
+#   of this notebook apart.
 # - **A lab course of 12 weeks.** Weeks 1-2: lessons 00-05. Weeks 3-5: 06-13. Weeks 6-7: 14-19.
 #   Week 8: 20-21. Weeks 9-10: 22-25. Week 11: 26-27. Week 12: one case study out of 28-33.
-# - **A workshop of 90 minutes.** This notebook up to section 4 (40 minutes), then 08 (40 minutes),
-#   then each tells the others one doubt about a map (10 minutes).
+# - **A workshop of 90 minutes.** This notebook up to section 4 (30 minutes), then 08 without its
+#   exercises (40 minutes), then each tells the others one doubt about a map (20 minutes).
 
 # %%
 progress()
