@@ -51,8 +51,8 @@ print(len(names), "torch" in sys.modules, "tensorflow" in sys.modules)
 def test_a_name_that_is_not_there_is_an_attribute_error():
     import xailab
 
-    with pytest.raises(AttributeError, match="no attribute 'explian'"):
-        xailab.explian  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'explains'"):
+        xailab.explains  # noqa: B018
 
 
 @pytest.fixture
