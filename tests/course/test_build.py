@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from xailab.course import build
-from xailab.course.build import BEGIN, END, main
+from xailab.course.build import main
+from xailab.course.readme import BEGIN, END
 
 LESSON = f'''# %% [markdown]
 # # Tiny
@@ -54,6 +55,9 @@ A secret.
 
 # %%
 HTML("<b>shown</b>")
+
+# %% tags=["readme-dot"]
+display({"image/png": "iVBORw0KGgo="}, raw=True)
 '''
 
 
@@ -128,6 +132,16 @@ def test_nothing_of_the_machine_is_stored(built):
     assert set(stored["metadata"]) == {"kernelspec", "language_info", "xailab"}
     assert all(set(cell["metadata"]) <= {"tags"} for cell in stored["cells"])
     assert str(built) not in text
+
+
+def test_a_picture_of_the_readme_is_written_and_watched(built, tmp_path):
+    course = shutil.copytree(built, tmp_path / "course")
+    dot = course / "docs" / "pictures" / "dot.png"
+    assert dot.read_bytes() == b"\x89PNG\r\n\x1a\n"
+    dot.write_bytes(b"another picture")
+    assert main([], True, root=course) == 1
+    assert main([], False, root=course) == 0
+    assert dot.read_bytes() == b"\x89PNG\r\n\x1a\n"
 
 
 def test_the_table_of_the_readme_is_written(built):
@@ -220,7 +234,7 @@ DRIFT = {
         lambda c: (c / "notebooks" / "99_gone.ipynb").write_text("{}"),
         "notebooks/99_gone.ipynb has no lesson",
     ),
-    "table edited": (lambda c: edit(c / "README.md", "5 min", "1 min"), "table of lessons"),
+    "table edited": (lambda c: edit(c / "README.md", "5 min", "1 min"), "README.md is old"),
     "markers missing": (lambda c: edit(c / "README.md", END, ""), "README.md lacks the lines"),
 }
 

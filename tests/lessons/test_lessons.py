@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.lessons.rules import RULES, Built
-from xailab.course import build
+from xailab.course import build, readme
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*_*.py"))
@@ -27,6 +27,6 @@ def test_nothing_has_drifted():
 
 def test_the_readme_shows_the_measured_lessons():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.partition(build.BEGIN)[2].partition(build.END)[0].strip()
-    assert shown == build.table(ROOT)
-    assert all(build.measured(path, ROOT) for path in LESSONS)
+    shown = text.partition(readme.BEGIN)[2].partition(readme.END)[0].strip()
+    assert shown == readme.table(LESSONS, ROOT)
+    assert all(readme.measured(path, ROOT) for path in LESSONS)

@@ -1,11 +1,9 @@
 """`xailab build`: lessons/*.py to notebooks/*.ipynb (learner) and solutions/*.ipynb (executed)."""
 
-import json
 import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -13,12 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from xailab.core.files import write_atomically
-from xailab.course import stubs
+from xailab.course import readme, stubs
 from xailab.course.execute import BuildError, execute
 from xailab.course.lesson import Lesson
-
-BEGIN, END = "<!-- lessons:begin -->", "<!-- lessons:end -->"
-_MEASURED = ("seconds", "peak_mb")
 
 
 def main(lessons: list[str], check: bool, *, force: bool = False, root: Path | None = None) -> int:
@@ -66,7 +61,7 @@ def choose(names: list[str], root: Path) -> list[Path]:
 
 
 def build_all(paths: list[Path], root: Path, *, force: bool = False) -> list[str]:
-    """Build what changed and renew the table in the README; return what failed."""
+    """Build what changed and renew the README's table and pictures; return what failed."""
     lessons = [Lesson.read(path) for path in paths]
     problems = []
     with _progress_bar() as bar:
@@ -75,7 +70,7 @@ def build_all(paths: list[Path], root: Path, *, force: bool = False) -> list[str
                 _build(lesson, root, force, bar)
             except (BuildError, ValueError, SyntaxError) as error:
                 problems.append(str(error))
-    return problems + _table_problems(root, write=True)
+    return problems + readme.problems(choose([], root), root, write=True)
 
 
 def _progress_bar() -> Progress:
@@ -120,7 +115,7 @@ def check_all(paths: list[Path], root: Path) -> list[str]:
         lesson = Lesson.read(path)
         for find in (learner_drift, solution_drift, leaks):
             problems += _found(find, lesson, root)
-    return problems + _strays(root) + _table_problems(root, write=False)
+    return problems + _strays(root) + readme.problems(choose([], root), root, write=False)
 
 
 def _found(find: Callable[[Lesson, Path], list[str]], lesson: Lesson, root: Path) -> list[str]:
@@ -153,7 +148,7 @@ def solution_drift(lesson: Lesson, root: Path) -> list[str]:
 
 def _was_executed(notebook: NotebookNode) -> bool:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    measured = all(key in notebook.metadata.xailab for key in _MEASURED)
+    measured = all(key in notebook.metadata.xailab for key in readme.MEASURED)
     return measured and all(cell.execution_count for cell in cells)
 
 
@@ -163,7 +158,7 @@ def _bare(notebook: NotebookNode) -> NotebookNode:
     for cell in bare.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    for key in _MEASURED:
+    for key in readme.MEASURED:
         bare.metadata.xailab.pop(key, None)
     return bare
 
@@ -199,50 +194,3 @@ def _strays(root: Path) -> list[str]:
     known = {path.stem for path in choose([], root)}
     notebooks = [*root.glob("notebooks/*.ipynb"), *root.glob("solutions/*.ipynb")]
     return [f"{p.relative_to(root)} has no lesson" for p in notebooks if p.stem not in known]
-
-
-def table(root: Path) -> str:
-    """Return the table of lessons for the README, in Markdown; measured facts are the stored ones.
-
-    Raises:
-        ValueError: the opening of a lesson lacks its title, question or time.
-    """
-    rows = [_table_row(Lesson.read(path), measured(path, root)) for path in choose([], root)]
-    head = "| | Lesson | Question | Read and do | Run | Memory |\n|---|---|---|---|---|---|"
-    return "\n".join([head, *rows])
-
-
-def measured(path: Path, root: Path) -> dict[str, Any]:
-    """Return `seconds`, `peak_mb` and `source_sha256` of a built lesson; empty when not built."""
-    stored = _text(root / "solutions" / f"{path.stem}.ipynb")
-    facts = json.loads(stored)["metadata"].get("xailab", {}) if stored else {}
-    return facts if all(key in facts for key in _MEASURED) else {}
-
-
-def _table_row(lesson: Lesson, facts: dict[str, Any]) -> str:
-    run = f"{facts['seconds']:.0f} s | {facts['peak_mb']} MB" if facts else "- | -"
-    return (
-        f"| {lesson.number} | [{lesson.title}](notebooks/{lesson.name}.ipynb) "
-        f"([solution](solutions/{lesson.name}.ipynb)) | {lesson.question} "
-        f"| {lesson.reading_minutes} min | {run} |"
-    )
-
-
-def _table_problems(root: Path, *, write: bool) -> list[str]:
-    """Compare the README's table with the lessons, or renew it; a course may have no README."""
-    readme = root / "README.md"
-    old = _text(readme)
-    if old is None:
-        return []
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        return [f"README.md lacks the lines {BEGIN} and {END}: no table of lessons written"]
-    try:
-        new = f"{before}{BEGIN}\n{table(root)}\n{END}{after}"
-    except ValueError as error:
-        return [f"no table of lessons: {error}"]
-    if write and new != old:
-        write_atomically(readme, new)
-    stale = not write and new != old
-    return ["the table of lessons in README.md is old: run `xailab build`"] * stale
