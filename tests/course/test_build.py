@@ -57,7 +57,7 @@ A secret.
 HTML("<b>shown</b>")
 
 # %% tags=["readme-dot"]
-display({"image/png": "iVBORw0KGgo="}, raw=True)
+display({{"image/png": "iVBORw0KGgo="}}, raw=True)
 '''
 
 
