@@ -116,7 +116,7 @@ def test_the_solution_is_executed_strict_and_its_outputs_hold_anywhere(built):
     assert cells[2].source == 'def double(x):\n    """Twice x."""\n    return 2 * x'
     assert cells[3].outputs[0].text == "<function double> 42 ./notebooks\nstrict 1 quiet 1\n[]\n"
     assert cells[6].outputs[0].data["text/html"] == "<b>shown</b>"
-    assert [c.execution_count for c in cells if c.cell_type == "code"] == [1, 2, 3, 4, 5, 6]
+    assert [c.execution_count for c in cells if c.cell_type == "code"] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_seconds_and_memory_are_measured(built):
