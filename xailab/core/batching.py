@@ -154,7 +154,7 @@ def _merged(rows: Rows) -> tuple[Rows, Any]:
     pass over memory.
     """
     cells = _cells(rows)
-    if cells is None:
+    if cells is None or getattr(rows, "requires_grad", False):  # a twin would take both gradients
         return rows, None
     _, first, inverse = np.unique(_signatures(cells), return_index=True, return_inverse=True)
     if len(first) == len(rows):

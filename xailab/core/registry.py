@@ -37,11 +37,6 @@ class Method:
         )
         object.__setattr__(self, "options", frozenset(named))
 
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
-
     def maps(self, model: Any, x: Tensor, target: Any, options: Mapping[str, Any]) -> Tensor:
         """Run the function with those options that it knows.
 
