@@ -118,7 +118,7 @@ def images(
             ax.imshow(image)
     count = f"{len(pictures)} pictures: " if len(pictures) > 1 else ""
     sentence = alt or f"{lead(title)}{count}{', '.join(titles)}."
-    return Picture(figure, sentence)
+    return Picture(figure, sentence, photo=True)
 
 
 def _several(items: Any, name: str) -> Sequence[Any]:

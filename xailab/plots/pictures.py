@@ -77,10 +77,12 @@ class Picture:
     Args:
         figure: what to draw.
         alt: the sentence; not empty.
+        photo: spend the colors of a small file on shades, not on rare colors.
     """
 
     figure: Figure
     alt: str
+    photo: bool = False
 
     def __post_init__(self) -> None:
         if not self.alt.strip():
@@ -95,7 +97,7 @@ class Picture:
         """Return the picture as PNG, under 60 kB if colors and dots per inch can make it so."""
         smallest = b""
         for dpi in _DPI:
-            for data in _encodings(self.figure, dpi):
+            for data in _encodings(self.figure, dpi, self.photo):
                 if len(data) <= BYTES:
                     return data
                 smallest = min(smallest or data, data, key=len)
@@ -156,13 +158,15 @@ def picture(figure: Figure, alt: str) -> Picture:
     return Picture(figure, alt)
 
 
-def _encodings(figure: Figure, dpi: int) -> Iterator[bytes]:
+def _encodings(figure: Figure, dpi: int, photo: bool) -> Iterator[bytes]:
     """Yield ever smaller PNGs at one resolution: all colors first, then palettes."""
     full = _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
     yield full
     image = Image.open(io.BytesIO(full)).convert("RGB")
+    # Maximum coverage keeps the few pixels of a color bar, which the median cut would sacrifice.
+    cut = Image.Quantize.MEDIANCUT if photo else Image.Quantize.MAXCOVERAGE
     for colors in _COLORS:
-        yield _palette_png(image, colors)
+        yield _palette_png(image, colors, cut)
 
 
 def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -173,9 +177,8 @@ def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _palette_png(image: Image.Image, colors: int) -> bytes:
+def _palette_png(image: Image.Image, colors: int, cut: Image.Quantize) -> bytes:
     buffer = io.BytesIO()
-    # Maximum coverage keeps the few pixels of a color bar, which the median cut would sacrifice.
-    palette = image.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = image.quantize(colors, cut, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
