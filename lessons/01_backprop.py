@@ -18,12 +18,12 @@
 # **You will be able to**
 # - compute the forward and the backward pass of a small network on paper, and check every number
 # - catch a wrong gradient with finite differences, and say when finite differences are wrong themselves
-# - write reverse-mode automatic differentiation for single numbers in a dozen lines
-# - refute two errors that many tutorials copy from each other
+# - follow reverse-mode automatic differentiation in a dozen lines, and add an operation to it
+# - refute with numbers a loss and a delta that look right and are not
 #
-# **You need:** [00 Start here](00_start_here.ipynb), and NumPy's matrix product `@`
+# **You need:** [00 Start here](00_start_here.ipynb), derivatives, and NumPy's matrix product `@`
 #
-# **Time:** 75 minutes with the exercises; the cells run in a few seconds · **Difficulty:** 2 of 5
+# **Time:** 80 minutes with the exercises; the cells run in a few seconds · **Difficulty:** 2 of 5
 
 # %%
 import timeit
@@ -58,8 +58,10 @@ W2 = np.array([[2.0, 1.0, -1.0], [1.0, -1.0, 1.0]])  # (2, 3): one row per class
 b2 = np.array([0.0, 2.0])  # (2,)
 
 # %% [markdown]
-# And this is where you are going. The number on an edge is a weight. In a node, the upper number
-# came on the way forward, the lower one on the way back. You will compute every one of them.
+# And this is where you are going, the last of eleven steps. The number on an edge is a weight (blue
+# and dashed if negative; biases are not drawn). In a node, the upper number came on the way
+# forward, the lower one, a slope marked $\partial$ or $\delta$, on the way back. You will compute
+# them all.
 
 # %%
 net = MLP([2, 3, 2])
@@ -71,13 +73,13 @@ step_picture(net, x, y)
 # ## 1. Forward: weighted sums, and a bend
 #
 # Hidden unit 0 has the weights 1 and -1 and the bias 0. It sees the inputs 1 and 2 and adds up
-# $1 \cdot 1 + (-1) \cdot 2 + 0 = -1$. That is negative, so the **ReLU** behind it answers 0: the
+# $1 \cdot 1 + (-1) \cdot 2 + 0 = -1$. That is negative, so the **ReLU** after it answers 0: the
 # unit is off. Units 1 and 2 add up to 2 and to 1, and pass that on.
 #
 # $$z_1 = W_1 x + b_1 \qquad a_1 = \max(0, z_1) \qquad z_2 = W_2 a_1 + b_2$$
 #
-# $z_1$ are the sums of the hidden units, $a_1$ their answers, and $z_2$ the scores of the two
-# classes, the **logits**.
+# $z_1$ are the sums of the hidden units (books say *pre-activations*), $a_1$ their answers
+# (*activations*), and $z_2$ the scores of the two classes, the **logits**.
 
 # %%
 z1 = W1 @ x + b1  # (3,)
@@ -96,9 +98,10 @@ print("z2 = W2 @ a1 + b2   =", z2)
 #
 # ## 2. How wrong is that? Softmax and cross-entropy
 #
-# Softmax turns logits into shares that are positive and sum to 1. Cross-entropy is the surprise at
-# the true class $y$: 0 if its share is 1, $\ln 2 = 0.6931$ if it is a half, without limit as it
-# goes to 0.
+# Softmax turns the logits into shares $p_k$, one per class, that are positive and sum to 1. The
+# loss $L$ is the cross-entropy, the surprise at the true class $y$: 0 if its share is 1,
+# $\ln 2 = 0.6931$ if it is a half, without limit as it goes to 0. Here $z_k$ is the logit of class
+# $k$, one of the two numbers in $z_2$.
 #
 # $$p_k = \frac{e^{z_k}}{\sum_j e^{z_j}} \qquad L = -\ln p_y$$
 
@@ -117,45 +120,55 @@ loss = -np.log(p[y])
 print(f"loss = -ln p[{y}]      = {loss:.4f}")
 
 # %% [markdown]
-# ### A loss that many tutorials write instead
+# ### A loss that looks right
 #
 # "Put a ReLU on the output, then take the negative log of the score." There is a log and it is
-# negative, so it looks like cross-entropy. Try a few scores for the true class, while the other
-# class has the score 0:
+# negative, so it looks like cross-entropy. (*How to apply Cross Entropy on Rectified Linear Units?*
+# has been asked on Stack Exchange.) Try a few scores for the true class, while the other has 0:
 
 # %%
 scores = np.array([-1.0, 0.5, 1.0, 3.0, 20.0])
 with np.errstate(divide="ignore"):
     of_relu = 0 - np.log(np.maximum(0, scores))
-of_softmax = [softmax_cross_entropy([[s, 0.0]], [0])[0] for s in scores]
+of_softmax = [softmax_cross_entropy([[s, 0.0]], [0])[0] for s in scores]  # [0]: the loss
 rows = [(f"{s:g}", f"{a:.3f}", f"{b:.3f}") for s, a, b in zip(scores, of_relu, of_softmax)]
 plots.table(
     rows, ["score", "-ln(ReLU(score))", "softmax cross-entropy"], title="Only one is a loss"
 )
 
 # %% [markdown]
-# Above 1 the copied loss is negative and has no lower end: the network is paid for making numbers
-# larger, right or not. At -1 it is infinite. Then at least the slope should say "up, quickly":
+# Above 1 this loss is negative and has no lower end: the network is paid for making one number
+# larger, whatever the other class gets. At -1 it is infinite. Then at least the slope should say
+# "up, quickly":
 
 # %%
 score = torch.tensor(-1.0, requires_grad=True)
 bad_loss = -torch.log(torch.relu(score))
 bad_loss.backward()
 print(f"at -1: loss {bad_loss.item()}, slope {score.grad.item()}")
+print(f"slope of -log at 0 times slope of the ReLU, in NumPy: {-np.inf * 0}")
 
 # %% [markdown]
 # An infinite loss, and a slope of zero: the ReLU passes nothing back. The network learns nothing
-# from exactly those examples on which it is most wrong. So a classifier's last layer gets **no**
-# activation, and its loss is softmax and log in one.
+# from exactly those examples on which it is most wrong. (Torch writes 0 where a ReLU was off; if
+# you multiply it out, `nan` comes and spreads to the weights.) So a classifier's last layer gets
+# **no** activation, and its loss is softmax and log in one.
 #
 # ## 3. Backward: who is to blame?
 #
-# Raise the logit of class 0 by a tiny $h$. How much does the loss change? From
-# $L = -z_y + \ln \sum_j e^{z_j}$: the first part falls by $h$ if class 0 is the true one, the
-# second grows by $p_0 h$. Together: $(p_0 - 1)h = -0.5h$. Doing this for every logit gives the
-# first **delta**, the slope of the loss in each sum $z$:
+# Raise the logit of class 0 by a tiny $h$. How much does the loss change? Put softmax into the
+# loss:
+#
+# $$L = -\ln p_y = -z_y + \ln \sum_j e^{z_j}$$
+#
+# The first part falls by $h$, since class 0 is the true one. In the second, the sum grows by
+# $e^{z_0} h$, so its logarithm grows by $e^{z_0} h / \sum_j e^{z_j} = p_0 h$. Together:
+# $(p_0 - 1)h = -0.5h$. For class 1 only the second part moves, by $p_1 h = 0.5h$. These slopes of
+# the loss in the sums $z$ are the first **delta**:
 #
 # $$\delta_2 = \frac{\partial L}{\partial z_2} = p - \mathrm{onehot}(y)$$
+#
+# $\mathrm{onehot}(y)$ is 1 at the true class and 0 elsewhere, here (1, 0).
 
 # %%
 delta2 = p - np.eye(2)[y]  # (2,)
@@ -169,6 +182,8 @@ print("delta2 = p - onehot(y)        =", delta2)
 # it*; a bias is a weight on the number 1.
 #
 # $$\frac{\partial L}{\partial W_2} = \delta_2\, a_1^\top \qquad \frac{\partial L}{\partial b_2} = \delta_2$$
+#
+# A column times a row: the entry [k, i] is the delta of class k times the answer of unit i.
 
 # %%
 dW2 = np.outer(delta2, a1)  # (2, 3), the shape of W2
@@ -182,7 +197,8 @@ print("dW2 = outer(delta2, a1)       =\n", dW2, sep="")
 # ### One layer further down
 #
 # Hidden unit 1 speaks to class 0 with the weight 1 and to class 1 with the weight -1. It collects
-# the blame along both edges: $1 \cdot (-0.5) + (-1) \cdot 0.5 = -1$. All three at once:
+# the blame along both edges: $1 \cdot (-0.5) + (-1) \cdot 0.5 = -1$. Its two weights stand in a
+# *column* of `W2`, so all three units at once take the transpose:
 #
 # $$\text{signal} = W_2^\top \delta_2$$
 
@@ -225,7 +241,8 @@ reveal("backprop.dead_unit", round(dW1[0, 0]))
 
 # %% [markdown]
 # Move the weights of unit 0 a little: its sum stays negative, its answer stays 0, the loss does
-# not notice. Such a unit learns nothing from this example.
+# not notice. Such a unit learns nothing from this example. (If you guessed -0.5, the signal times
+# the input 1, you let the blame through a closed gate; if 0.5, you multiplied by the sum as well.)
 #
 # The same rule, one more time, reaches the input itself:
 
@@ -234,14 +251,16 @@ dx = W1.T @ delta1  # (2,)
 print("dx = W1.T @ delta1            =", dx)
 
 # %% [markdown]
-# Nobody trains the input. But "which input number, moved a little, changes the result most?" is
-# the oldest question of explaining networks; [06 Saliency](06_saliency.ipynb) starts from this line.
+# Training leaves the input alone. But "which input number, moved a little, changes the result
+# most?" is a way to explain a result; [06 Saliency](06_saliency.ipynb) starts from this line, with
+# the score of a class in place of the loss.
 #
 # ### Walk through it again
 #
 # Here are all eleven steps on one slider. Press Tab until the slider has the focus, then use the
 # arrow keys. Watch the blame come back: at step 8 it sits on all three hidden units, at step 9 on
-# two. (Where no kernel runs, you see step 9.)
+# two. At steps 7 and 10 the edges show the slopes in the weights instead of the weights. (Where no
+# kernel runs, you see step 9.)
 
 # %%
 backprop_stepper(net, x, y, stand_in=9)
@@ -252,8 +271,8 @@ quiz("backprop.q_relu")
 # %% [markdown]
 # ## 4. The gradient microscope
 #
-# How do you know that a gradient is right? A slope has a meaning: move the number a little, and see.
-# Take `W2[0, 1]`. You computed the slope -1.
+# How do you know that a gradient is right? A slope has a meaning: move the number a little, and
+# see. Take `W2[0, 1]`. You computed the slope -1.
 
 
 # %%
@@ -273,7 +292,9 @@ print(f"by moving it: {change / h:.4f}, by hand: {dW2[0, 1]:.4f}")
 #
 # $$\frac{\partial L}{\partial w} \approx \frac{L(w + \epsilon) - L(w - \epsilon)}{2\epsilon}$$
 #
-# `numerical_gradient` does this for every number of an array, in place, and puts each one back.
+# $w$ is any one of the 17 numbers and $\epsilon$ a small step. `numerical_gradient` does this for
+# every number of an array and puts each one back. It moves them inside the array itself, so the
+# function that it calls may ignore its argument (`_`) and read `W1`, `b1`, `W2` and `b2`.
 
 # %%
 weights = {"W1": W1, "b1": b1, "W2": W2, "b2": b2}
@@ -289,8 +310,8 @@ by_moving["W2"]
 # %%
 tensors = {name: torch.tensor(array, requires_grad=True) for name, array in weights.items()}
 hidden = torch.relu(tensors["W1"] @ torch.tensor(x) + tensors["b1"])
-logits = tensors["W2"] @ hidden + tensors["b2"]
-torch.nn.functional.cross_entropy(logits[None], torch.tensor([y])).backward()
+logits = (tensors["W2"] @ hidden + tensors["b2"])[None]  # (1, 2): torch wants a row per example
+torch.nn.functional.cross_entropy(logits, torch.tensor([y])).backward()
 by_torch = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
 by_torch["W2"]
 
@@ -320,32 +341,24 @@ print("17 of 17 agree: with moving to 1e-6, with torch to 1e-10")
 # %% [markdown]
 # ### Two formulas that the microscope catches
 #
-# In many tutorials the delta of a hidden layer reads "$W^\top \delta$ times the activation", or
-# $W^\top \delta$ with nothing behind it. Compare all three with the slopes that moving `b1` gave
-# (the slope in a bias *is* the delta):
+# The delta of a hidden layer is easily misremembered as "$W^\top \delta$ times the activation", or
+# as $W^\top \delta$ alone. Compare all three with the slopes that moving `b1` gave (the slope in a
+# bias *is* the delta):
 
 # %%
 candidates = {
     "times the slope, z1 > 0": signal * (z1 > 0),
-    "nothing behind it": signal,
+    "the signal alone": signal,
     "times the activation a1": signal * a1,
 }
-errors = [np.abs(delta - by_moving["b1"]).max() for delta in candidates.values()]
-for (name, delta), error in zip(candidates.items(), errors):
+for name, delta in candidates.items():
+    error = np.abs(delta - by_moving["b1"]).max()
     print(f"{name:<25} {delta} off by {error:.1f}")
 
-# %%
-plots.bars(
-    errors,
-    list(candidates),
-    title="Only the slope of the activation agrees",
-    xlabel="largest error",
-)
-
 # %% [markdown]
-# Without the slope, unit 0 is blamed though it was off. With the activation, unit 1 is blamed
-# twice, because it happened to answer 2. Unit 2 comes out right in all three: it happened to
-# answer 1. One lucky number proves nothing, so check them all.
+# Without the slope, unit 0 is blamed though it was off. With the activation, unit 1 is blamed twice
+# as much as it should be, because it happened to answer 2. Unit 2 comes out right in all three: it
+# happened to answer 1. One lucky number proves nothing, so check them all.
 #
 # ### When the microscope lies
 #
@@ -367,15 +380,16 @@ errors_of_steps = [
 plots.curve(
     exponents,
     {"error": errors_of_steps},
-    title="Too large a step bends, too small a step drowns in rounding",
+    title="A long step sees the bend, a tiny one only rounding",
     xlabel="power of ten of the step",
     ylabel="error of the slope",
     log=True,
 )
 
 # %% [markdown]
-# The bottom of the valley lies near $10^{-5}$. That is why `numerical_gradient` takes $10^{-6}$, in
-# float64, and refuses float32, whose 7 digits would have been used up long before.
+# The bottom of the valley lies near $10^{-5}$. `numerical_gradient` takes $10^{-6}$ unless you say
+# otherwise: the error is still below $10^{-9}$, and a shorter step is less likely to cross a kink
+# (see below). It refuses float32, whose 7 digits would have been used up long before.
 #
 # **A kink.** At exactly 0 a ReLU has no slope. Moving both ways gives the mean of both sides, and
 # torch gives 0. The two disagree and neither has a bug:
@@ -389,8 +403,8 @@ print("torch:       ", zero.grad.numpy())
 # %% [markdown]
 # ## 5. One step downhill
 #
-# The gradient says which way the loss grows. **Gradient descent** goes the other way, by a step
-# that is proportional to the slope; the factor is the learning rate.
+# The gradient says which way the loss grows. **Gradient descent** moves each number $w$ the other
+# way, in proportion to its slope; the factor $\eta$ (eta) is the **learning rate**.
 #
 # $$w \leftarrow w - \eta \frac{\partial L}{\partial w}$$
 
@@ -405,8 +419,8 @@ assert after < loss
 #
 # ### Another loss, the same way back
 #
-# Say the two outputs are no classes, but two quantities that should have been 3 and 0. Then the
-# loss is the mean squared error, and only the **first** delta changes:
+# Say the two outputs are not classes but two quantities that should have been $t = (3, 0)$. Then
+# the loss is the mean squared error, and only the **first** delta changes:
 #
 # $$L = \frac{1}{2}\sum_k (z_k - t_k)^2 \qquad
 #   \delta_2 = \frac{\partial L}{\partial z_2} = \frac{2}{2}(z_2 - t)$$
@@ -445,9 +459,10 @@ print("the loss is xailab's; all 17 slopes agree with moving the weights")
 # %% [markdown]
 # ### How far may you go?
 #
-# The squared length of this gradient is 138. So a step with the learning rate $\eta$ *promises* to
-# lower the loss by $138\,\eta$: with 0.01 from 2.5 to 1.12. What about 0.08? Will the loss be
-# `"lower"` or `"higher"` than 2.5?
+# A step moves each number by $-\eta$ times its slope, and a small move changes the loss by the move
+# times the slope: by $-\eta$ times the slope *squared*. The 17 squares add up to 138 (the squared
+# length of the gradient). So the step *promises* to lower the loss by $138\,\eta$: with 0.01 from
+# 2.5 to 1.12. What about 0.08? Will the loss be `"lower"` or `"higher"` than 2.5?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -522,9 +537,29 @@ a.grad, b.grad
 # %% [markdown]
 # Look at `self.grad += signal`: the plus matters. $a$ is used twice, so the loss can feel it along
 # two paths, and the slopes of the paths **add**.
+
+# %% [markdown]
+# ### Exercise: a ReLU for `Number` (code, 3 minutes)
 #
-# `xailab`'s `Value` is the same idea with the other operations. Here is a unit with a shortcut
-# around its ReLU, and the target 3. The sum $z$ is used twice.
+# Sums and products alone give no bend. Return a new `Number` with the value, the one parent and the
+# one slope of a ReLU. (A tuple of one needs its comma: `(number,)`.)
+
+
+# %% tags=["exercise"]
+def relu(number):
+    """max(0, number) as a Number that knows its parent and its slope."""
+    ### BEGIN SOLUTION
+    slope = 1.0 if number.data > 0 else 0.0
+    return Number(max(0.0, number.data), (number,), (slope,))
+    ### END SOLUTION
+
+
+# %%
+check("backprop.relu", relu)
+
+# %% [markdown]
+# `xailab`'s `Value` is the same idea with more operations, ReLU among them. Here is a unit with a
+# shortcut around its ReLU, and the target 3. The sum $z$ is used twice.
 
 # %%
 w, v, bias, target = Value(0.5, "w"), Value(2.0, "x"), Value(1.0, "b"), Value(3.0, "t")
@@ -584,7 +619,7 @@ for kind in (Number, Value):
 # %% [markdown]
 # Same slope, a fraction of the time. One forward and one backward sweep give the slopes in *all*
 # inputs; moving each number by itself takes two forward passes per number. With 17 numbers nobody
-# minds. With millions, this sweep is why networks can be trained at all.
+# minds. With a million, every single step downhill would take two million forward passes.
 
 # %%
 quiz("backprop.q_paths")
@@ -593,15 +628,16 @@ quiz("backprop.q_paths")
 # ## 7. Layers, and whole batches
 #
 # In practice a step is a layer and a number is a matrix with one row per example. Each layer keeps
-# two promises: `forward` computes and remembers, `backward` takes the delta of its result and
-# returns the delta of its input. `net`, from the top of this lesson, is made of three such layers:
+# two promises: `forward` computes and remembers, `backward` takes the slope of the loss in its
+# result and returns the slope in its input. `net`, from the top of this lesson, is made of three
+# such layers:
 
 # %%
-delta = softmax_cross_entropy(net.forward(x[None]), [y])[1]  # (1, 2)
-print(f"{'above':<22} {delta}")
+slope = softmax_cross_entropy(net.forward(x[None]), [y])[1]  # (1, 2)
+print(f"{'above':<22} {slope}")
 for layer in reversed(net.layers):
-    delta = layer.backward(delta)
-    print(f"below {type(layer).__name__:<16} {delta}")
+    slope = layer.backward(slope)
+    print(f"below {type(layer).__name__:<16} {slope}")
 
 # %% [markdown]
 # You know these rows: `delta2`, `signal`, `delta1` and `dx`. And the gradients are yours:
@@ -614,8 +650,8 @@ print("xailab's MLP gives the four gradients that you computed")
 # %% [markdown]
 # ### Exercise: two other activations (code, 5 minutes each)
 #
-# ReLU's backward multiplied by 1 or 0. Write it for the two older activations. `z` is what went in
-# on the way forward, `delta` what comes from above, both of any shape.
+# ReLU's backward multiplied by 1 or 0. Write it for two other activations. `z` is the sum that went
+# in on the way forward, `signal` what comes from above, as in section 3; both have the same shape.
 #
 # $$\sigma(z) = \frac{1}{1 + e^{-z}} \qquad \sigma'(z) = \sigma(z)\,(1 - \sigma(z))
 #   \qquad\qquad \tanh'(z) = 1 - \tanh^2(z)$$
@@ -624,11 +660,11 @@ print("xailab's MLP gives the four gradients that you computed")
 
 
 # %% tags=["exercise"]
-def sigmoid_backward(delta, z):
+def sigmoid_backward(signal, z):
     """Slope of the loss in z, given its slope in sigmoid(z)."""
     ### BEGIN SOLUTION
     s = 1 / (1 + np.exp(-z))
-    return delta * s * (1 - s)
+    return signal * s * (1 - s)
     ### END SOLUTION
 
 
@@ -637,10 +673,10 @@ check("backprop.sigmoid", sigmoid_backward)
 
 
 # %% tags=["exercise"]
-def tanh_backward(delta, z):
+def tanh_backward(signal, z):
     """Slope of the loss in z, given its slope in tanh(z)."""
     ### BEGIN SOLUTION
-    return delta * (1 - np.tanh(z) ** 2)
+    return signal * (1 - np.tanh(z) ** 2)
     ### END SOLUTION
 
 
@@ -650,10 +686,11 @@ check("backprop.tanh", tanh_backward)
 # %% [markdown]
 # ### Exercise: a two-layer network on a batch (code, 15 minutes)
 #
-# Now all of it, for N examples at once. `X` is (N, D), one row per example, so sums become
-# `X @ W1.T + b1`. Two things change: a weight collects from every row, which is one matrix product
-# of deltas and answers, and the loss is the **mean** over the rows, so the first delta is divided
-# by N. `softmax_cross_entropy(logits, y)` returns the loss and that first delta.
+# Now all of it, for N examples at once, with D inputs, H hidden units and K classes. `X` is (N, D),
+# one row per example, so the sums become `X @ W1.T + b1`, (N, H). Two things change: a weight
+# collects from every row, which is one matrix product of deltas and answers, and the loss is the
+# **mean** over the rows, so the first delta is divided by N. `softmax_cross_entropy(logits, y)`
+# returns the loss and that first delta.
 
 
 # %% tags=["exercise"]
@@ -713,8 +750,8 @@ for one_pass in (numpy_pass, torch_pass):
 
 # %% [markdown]
 # The same numbers, and on a network of this size about the same time: the work is in the matrix
-# products. Torch earns its place by knowing the slope of *every* operation you will ever use, and
-# by running on other hardware.
+# products. Torch earns its place by knowing the slopes of hundreds of operations, and by running
+# on other hardware.
 #
 # ## 9. Does it learn something real?
 #
@@ -761,8 +798,9 @@ plots.curve(
 )
 
 # %% [markdown]
-# The training loss keeps falling while the test loss levels off: from there on the network learns
-# these digits, not digits. And where is it wrong?
+# The training loss ends near 0.04, the test loss near 0.10: part of what the network learned holds
+# only for the digits it has seen. (The training loss starts higher because it is averaged over the
+# epoch, while the network is still changing.) And where is it wrong?
 
 # %%
 wrong = np.flatnonzero(guesses != test_y)[:5]
@@ -775,7 +813,7 @@ plots.images(
 # %% [markdown]
 # ### Exercise: review this code (criticise, 5 minutes)
 #
-# This training step is put together from what tutorials publish. It runs without an error message.
+# This training step runs without an error message.
 #
 # ```python
 # z1 = W1 @ x + b1
@@ -788,8 +826,8 @@ plots.images(
 # W1 -= 0.1 * np.outer(delta1, x)
 # ```
 #
-# Three things are wrong, beside the biases that never learn. Name them, say what each does, and how
-# you would have found out.
+# Three things are wrong, besides the biases that never learn; the output and its loss count as one.
+# Name them, say what each does, and how you would have found out.
 
 # %% tags=["exercise"]
 review = """
@@ -814,21 +852,22 @@ progress()
 # **You can now**
 # - compute the forward and the backward pass of a small network on paper, and check every number
 # - catch a wrong gradient with finite differences, and say when finite differences are wrong themselves
-# - write reverse-mode automatic differentiation for single numbers in a dozen lines
-# - refute two errors that many tutorials copy from each other
+# - follow reverse-mode automatic differentiation in a dozen lines, and add an operation to it
+# - refute with numbers a loss and a delta that look right and are not
 #
 # ## Takeaways
-# - Backward is forward in reverse: at each step, multiply the delta from above by the local slope; where paths meet, add.
+# - Backward is forward in reverse: at each step, multiply what comes from above by the local slope; where paths meet, add.
 # - A gradient says what a *small* change does, here. It is checked by making small changes.
 # - A layer needs its input and the slope of its activation; the loss decides the first delta only.
 #
 # ## Myth refuted
 # - *"Put a ReLU on the classifier's output and take its log."* Section 2: the loss turns infinite or negative, and its slope is 0 where it is infinite. Logits go into softmax cross-entropy as they are.
-# - *"The delta of a hidden layer is $W^\top\delta$ times the activation"*, or with nothing behind it. Section 4: finite differences disagree with both; the factor is the **derivative** of the activation.
+# - *"The delta of a hidden layer is $W^\top\delta$ times the activation"*, or $W^\top\delta$ alone. Section 4: finite differences disagree with both; the factor is the **derivative** of the activation.
 #
 # ## Go further
 # - Rumelhart, Hinton, Williams (1986), *Learning representations by back-propagating errors*, Nature 323: four pages, still readable.
 # - Baydin, Pearlmutter, Radul, Siskind (2018), *Automatic Differentiation in Machine Learning: a Survey*, JMLR 18: forward and reverse mode, and what they are not.
 # - Karpathy, *micrograd* (2020): an engine like `Value` in under a hundred lines.
 #
-# Next: [06 Saliency](06_saliency.ipynb) uses `dx`, the last line of the backward pass, to explain a photo.
+# Next: [06 Saliency](06_saliency.ipynb) explains a photo with the last line of the backward pass,
+# `dx`, taken of a score.

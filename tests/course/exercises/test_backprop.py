@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+from xailab.course.exercises.backprop import _Number
 from xailab.course.registry import find_question, questions_of
 
 LESSON = "01_backprop"
@@ -30,17 +31,21 @@ def in_place(delta, z):
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        (lambda d, z: sigmoid(z) * (1 - sigmoid(z)), "delta is not used"),
+        (lambda d, z: sigmoid(z) * (1 - sigmoid(z)), "signal is not used"),
         (lambda d, z: d * z * (1 - z), "not with z itself"),
         (lambda d, z: d * sigmoid(z), "by the activation s, not by its slope"),
         (lambda d, z: d * (1 - sigmoid(z) ** 2), "tanh's slope"),
         (lambda d, z: -d * sigmoid(z) * (1 - sigmoid(z)), "wrong sign"),
         (lambda d, z: (d * sigmoid(z) * (1 - sigmoid(z))).sum(), "shape"),
-        (lambda d, z: d * np.exp(z) / (1 + np.exp(z)) ** 2, "overflows: use e"),
+        (lambda d, z: d * np.exp(z) / (1 + np.exp(z)) ** 2, "overflows, .* compute the activation"),
+        (
+            lambda d, z: d * np.exp(-z) / (1 + np.exp(-z)) ** 2,
+            "overflows, .* compute the activation",
+        ),
+        (lambda d, z: d * (1 - sigmoid(z)), "a factor is missing"),
         (in_place, "in place"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_sigmoid_names_the_mistake(wrong, match):
     assert_rejected("backprop.sigmoid", wrong, match)
 
@@ -53,17 +58,58 @@ def test_tanh_accepts_the_model_answer_and_another_way():
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        (lambda d, z: 1 - np.tanh(z) ** 2, "delta is not used"),
+        (lambda d, z: 1 - np.tanh(z) ** 2, "signal is not used"),
         (lambda d, z: d * (1 - z**2), "not with z itself"),
         (lambda d, z: d * np.tanh(z), "by the activation t"),
         (lambda d, z: d * (1 - np.tanh(z)), "the square is missing"),
         (lambda d, z: d * np.tanh(z) * (1 - np.tanh(z)), "sigmoid's slope"),
         (lambda d, z: 2 * d * (1 - np.tanh(z) ** 2), "2 times what is expected"),
+        (lambda d, z: d * 1 - np.tanh(z) ** 2, "parentheses are missing"),
         (lambda d, z: None, "return"),
     ],
 )
 def test_tanh_names_the_mistake(wrong, match):
     assert_rejected("backprop.tanh", wrong, match)
+
+
+# ---------------------------------------------------------------- a ReLU for Number
+
+
+def number_and(relu):
+    """An answer to the exercise: `relu(Number, number)` with the lesson's class `Number`."""
+    Number = type(solution_of(LESSON, "relu")(_Number(1.0)))
+    return lambda number: relu(Number, number)
+
+
+def in_the_number(Number, n):
+    n.data = max(0.0, n.data)
+    return n
+
+
+def test_relu_accepts_the_model_answer_and_two_other_ways():
+    assert_accepted("backprop.relu", solution_of(LESSON, "relu"))
+    by_product = number_and(lambda Number, n: n * Number(float(n.data > 0)))
+    assert_accepted("backprop.relu", by_product)
+    by_case = number_and(lambda Number, n: n if n.data > 0 else Number(0.0))
+    assert_accepted("backprop.relu", by_case)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda Number, n: max(0.0, n.data), "return a Number.* a float came"),
+        (lambda Number, n: None, "nothing came back"),
+        (lambda Number, n: Number(max(0.0, n.data)), "above 0 nothing passes"),
+        (lambda Number, n: Number(max(0.0, n.data), (n,), (n.data,)), "that is the value"),
+        (lambda Number, n: Number(max(0.0, n.data), (n,), (1.0,)), "below 0 the ReLU is off"),
+        (lambda Number, n: Number(max(0.0, n.data), (n,), 1.0), "tuples of one"),
+        (lambda Number, n: Number(max(0.0, n.data), n, (1.0,)), "tuples of one"),
+        (lambda Number, n: Number(abs(n.data), (n,), (1.0,)), "the value of the ReLU of -3"),
+        (in_the_number, "in place"),
+    ],
+)
+def test_relu_names_the_mistake(wrong, match):
+    assert_rejected("backprop.relu", number_and(wrong), match)
 
 
 # ---------------------------------------------------------------- the two-layer network
@@ -76,17 +122,21 @@ def by_torch(x, y, *parameters):
     return torch.autograd.grad(loss, leaves)
 
 
-def two_layer(*, slope=None, rows="sum", bend=True, mean=True, axis=1, order=(0, 1, 2, 3)):
+def two_layer(
+    *, slope=None, rows="sum", bend=True, floor=False, mean=True, axis=1, order=(0, 1, 2, 3)
+):
     """The answer with one thing wrong."""
 
     def gradients(x, y, w1, b1, w2, b2):
         z1 = x @ w1.T + b1
         a1 = np.maximum(0, z1) if bend else z1
-        e = np.exp(a1 @ w2.T + b2)
+        logits = a1 @ w2.T + b2
+        e = np.exp(np.maximum(0, logits) if floor else logits)
         delta2 = e / e.sum(axis=axis, keepdims=True) - np.eye(len(b2))[y]
         delta2 = delta2 / len(x) if mean else delta2
-        factor = {None: z1 > 0, "none": 1.0, "activation": a1}[slope]
-        delta1 = (delta2 @ w2) * factor
+        signal = delta2 @ w2
+        factors = {None: z1 > 0, "none": 1.0, "activation": a1, "sign of the signal": signal > 0}
+        delta1 = signal * factors[slope]
         db1, db2 = (getattr(d, rows)(axis=0) for d in (delta1, delta2))
         four = delta1.T @ x, db1, delta2.T @ a1, db2
         return tuple(four[i] for i in order)
@@ -109,7 +159,9 @@ def test_two_layer_accepts_the_model_answer_and_two_other_ways():
         (two_layer(mean=False), "5 times what is expected: a sum for a mean"),
         (two_layer(rows="mean"), "db2: db is the sum of the deltas"),
         (two_layer(axis=0), "dW2 is not what is expected"),
-        (two_layer(order=(1, 0, 3, 2)), "dW2 should have shape"),
+        (two_layer(order=(1, 0, 3, 2)), "another order than .dW1, db1"),
+        (two_layer(slope="sign of the signal"), "dW1: the mask asks for the sign of the signal"),
+        (two_layer(floor=True), "dW2: the logits went through a ReLU"),
         (lambda *a: [g.T for g in two_layer()(*a)], r"dW2 should have shape .* swapped"),
         (lambda *a: two_layer()(*a)[:2], "return four arrays, .* not 2"),
         (lambda *a: two_layer()(*a)[0], "return four arrays, .* not one value"),
@@ -145,6 +197,9 @@ def test_review_accepts_the_model_answer_and_another():
     In delta1 the derivative of the ReLU is needed instead of a1. And W2 is updated too early, so
     that delta1 sees the wrong one."""
     assert_accepted("backprop.review", other)
+    short = """No ReLU before the log: use softmax. delta1 needs the mask of one or zero where a1
+    stands. All gradients first, then update W2."""
+    assert_accepted("backprop.review", short)
 
 
 SOFTMAX = "The loss is the log of a ReLU, which is infinite or negative; it should be softmax. "
@@ -155,7 +210,7 @@ ORDER = "The weights W2 are changed before the hidden delta uses them, which is 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ("It is all wrong.", "at least 30 words"),
+        ("It is all wrong.", "at least 20 words"),
         (SLOPE + ORDER, "what may stand before a log"),
         (SOFTMAX + ORDER, "by what must the signal be multiplied"),
         (SOFTMAX + SLOPE, "which W2 does delta1 use"),

@@ -32,6 +32,78 @@ def big_step(guess: Any) -> None:
     expect_choice(guess, ["lower", "higher"])
 
 
+class _Number:
+    """The lesson's `Number`, to be given to an answer that is written for it."""
+
+    def __init__(self, data: float, parents: tuple[Any, ...] = (), slopes: Any = ()) -> None:
+        self.data, self.parents, self.slopes, self.grad = data, parents, slopes, 0.0
+
+    def __add__(self, other: Any) -> "_Number":
+        return _Number(self.data + other.data, (self, other), (1.0, 1.0))
+
+    def __mul__(self, other: Any) -> "_Number":
+        return _Number(self.data * other.data, (self, other), (other.data, self.data))
+
+    def backward(self, signal: float = 1.0) -> None:
+        self.grad += signal
+        for parent, slope in zip(self.parents, self.slopes, strict=True):
+            parent.backward(signal * slope)
+
+
+@exercise(
+    "backprop.relu",
+    kind="code",
+    points=1,
+    minutes=3,
+    difficulty=1,
+    hints=(
+        "Look at __add__: what are the three things that it gives to Number?",
+        "The value is max(0.0, number.data); the slope is 1.0 above 0, else 0.0.",
+        "return Number(max(0.0, number.data), (number,), (...,))",
+    ),
+)
+def relu(answer: Any) -> None:
+    """Value and slope at 2 and at -3, by sending a signal of 5 back."""
+    for data, slope in ((2.0, 1.0), (-3.0, 0.0)):
+        number = _Number(data)
+        result = answer(number)
+        _expect_number_object(result)
+        if number.data != data:
+            raise Mistake("your function changes the number in place; return a new Number.")
+        expect_close(result.data, max(0.0, data), f"the value of the ReLU of {data:g}")
+        _send_back(result, 5.0)
+        _expect_slope(number.grad / 5.0, slope, data)
+
+
+def _expect_number_object(result: Any) -> None:
+    if result is not None and not hasattr(result, "backward"):
+        raise Mistake(f"return a Number, which knows its parent; a {type(result).__name__} came.")
+    if result is None:
+        raise Mistake("nothing came back: does your code return a Number on every path?")
+
+
+def _send_back(result: Any, signal: float) -> None:
+    try:
+        result.backward(signal)
+    except (TypeError, ValueError) as error:
+        raise Mistake(
+            "parents and slopes are tuples of one each, with a comma: (number,) and (slope,)."
+        ) from error
+
+
+def _expect_slope(came: float, slope: float, data: float) -> None:
+    known = {
+        "above 0 nothing passes: give the Number its parent and the slope 1.": 0.0,
+        "that is the value; the slope of a ReLU above 0 is 1.": data,
+    }
+    off = {
+        "below 0 the ReLU is off: its slope is 0, not 1.": 1.0,
+        "that is the number itself; below 0 the slope of a ReLU is 0.": data,
+    }
+    what = f"the slope of the ReLU at {data:g}"
+    expect_close(came, slope, what, known=known if data > 0 else off)
+
+
 @exercise(
     "backprop.sigmoid",
     kind="code",
@@ -41,21 +113,22 @@ def big_step(guess: Any) -> None:
     hints=(
         "What comes from above is multiplied by the slope of the activation at z.",
         "Compute s = sigmoid(z) first; the slope is s * (1 - s), not z * (1 - z).",
-        "s = 1 / (1 + np.exp(-z)); return delta * ...",
+        "s = 1 / (1 + np.exp(-z)); return signal * ...",
     ),
 )
 def sigmoid(answer: Any) -> None:
     """Equals the package's sigmoid, for any shape, and far from 0."""
-    z, delta = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
+    z, signal = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
     layer = Sigmoid()
-    s, want = layer.forward(z), layer.backward(delta)
+    s, want = layer.forward(z), layer.backward(signal)
     known = {
-        "delta is not used: multiply what comes from above by the slope.": s * (1 - s),
-        "the slope is s * (1 - s) with s = sigmoid(z), not with z itself.": delta * z * (1 - z),
-        "this multiplies by the activation s, not by its slope s * (1 - s).": delta * s,
-        "that is tanh's slope; sigmoid's is s * (1 - s).": delta * (1 - s**2),
+        "signal is not used: multiply what comes from above by the slope.": s * (1 - s),
+        "the slope is s * (1 - s) with s = sigmoid(z), not with z itself.": signal * z * (1 - z),
+        "this multiplies by the activation s, not by its slope s * (1 - s).": signal * s,
+        "that is tanh's slope; sigmoid's is s * (1 - s).": signal * (1 - s**2),
+        "a factor is missing: the slope is s * (1 - s).": signal * (1 - s),
     }
-    _expect_backward(answer, z, delta, want, known, "sigmoid")
+    _expect_backward(answer, z, signal, want, known, "sigmoid")
 
 
 @exercise(
@@ -65,36 +138,43 @@ def sigmoid(answer: Any) -> None:
     minutes=5,
     difficulty=1,
     hints=(
-        "The same shape as for the sigmoid: delta times the slope at z.",
+        "As for the sigmoid: the signal times the slope at z.",
         "The slope of tanh falls from 1 at z = 0 to 0 far away: 1 - tanh(z) squared.",
-        "t = np.tanh(z); return delta * ...",
+        "t = np.tanh(z); return signal * ...",
     ),
 )
 def tanh(answer: Any) -> None:
     """Equals the package's tanh, for any shape, and far from 0."""
-    z, delta = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
+    z, signal = np.array([[-2.0, 0.0, 1.0]]), np.array([[1.0, 8.0, -3.0]])
     layer = Tanh()
-    t, want = layer.forward(z), layer.backward(delta)
+    t, want = layer.forward(z), layer.backward(signal)
     known = {
-        "delta is not used: multiply what comes from above by the slope.": 1 - t**2,
-        "the slope is 1 - t**2 with t = tanh(z), not with z itself.": delta * (1 - z**2),
-        "this multiplies by the activation t, not by its slope 1 - t**2.": delta * t,
-        "the square is missing: the slope is 1 - t**2.": delta * (1 - t),
-        "that is sigmoid's slope; tanh's is 1 - t**2.": delta * t * (1 - t),
+        "signal is not used: multiply what comes from above by the slope.": 1 - t**2,
+        "the slope is 1 - t**2 with t = tanh(z), not with z itself.": signal * (1 - z**2),
+        "this multiplies by the activation t, not by its slope 1 - t**2.": signal * t,
+        "the square is missing: the slope is 1 - t**2.": signal * (1 - t),
+        "that is sigmoid's slope; tanh's is 1 - t**2.": signal * t * (1 - t),
+        "parentheses are missing: multiply the signal by all of (1 - t**2).": signal - t**2,
     }
-    _expect_backward(answer, z, delta, want, known, "tanh")
+    _expect_backward(answer, z, signal, want, known, "tanh")
+
+
+_OVERFLOW = (
+    "e^1000 overflows, and infinity over infinity is nan: compute the activation first and write "
+    "the slope with it."
+)
 
 
 def _expect_backward(
-    answer: Any, z: Any, delta: Any, want: Any, known: dict[str, Any], name: str
+    answer: Any, z: Any, signal: Any, want: Any, known: dict[str, Any], name: str
 ) -> None:
-    before = delta.copy()
-    expect_close(answer(delta, z), want, f"{name}'s backward", known=known)
-    if not np.array_equal(delta, before):
-        raise Mistake("your function changes delta in place; return a new array.")
-    with np.errstate(over="ignore"):
+    before = signal.copy()
+    expect_close(answer(signal, z), want, f"{name}'s backward", known=known)
+    if not np.array_equal(signal, before):
+        raise Mistake("your function changes signal in place; return a new array.")
+    with np.errstate(over="ignore", invalid="ignore"):
         far = answer(np.ones(2), np.array([-1000.0, 1000.0]))
-    expect_finite(far, "the slope at z = -1000 and 1000", "e^1000 overflows: use e^-z.")
+    expect_finite(far, "the slope at z = -1000 and 1000", _OVERFLOW)
     expect_close(far, [0.0, 0.0], "the slope at z = -1000 and 1000")
 
 
@@ -118,8 +198,11 @@ def two_layer(answer: Any) -> None:
     x, y = rng.normal(size=(5, 4)), np.array([0, 2, 1, 1, 0])
     _, delta = softmax_cross_entropy(net.forward(x), y)
     net.backward(delta)
-    got = _four(answer(x, y, *[p.copy() for p in net.parameters()]))
     names = ("dW1", "db1", "dW2", "db2")
+    got = _four(answer(x.copy(), y.copy(), *[p.copy() for p in net.parameters()]))
+    shapes, due = [np.shape(g) for g in got], [g.shape for g in net.gradients()]
+    if shapes != due and sorted(shapes) == sorted(due):
+        raise Mistake(f"the four are in another order than ({', '.join(names)}).")
     known = _known_mistakes(net, x, y, delta)
     # From the top down: an error in delta2 would otherwise be reported as one of delta1.
     for name in ("dW2", "db2", "dW1", "db1"):
@@ -138,18 +221,28 @@ def _known_mistakes(net: MLP, x: Any, y: Any, delta2: Any) -> dict[str, dict[str
     """What each common mistake gives, by the name of the gradient in which it shows."""
     z1 = x @ net.dense[0].weight.T + net.dense[0].bias
     a1, signal = np.maximum(0, z1), delta2 @ net.dense[1].weight
+    logits = a1 @ net.dense[1].weight.T + net.dense[1].bias
+    floored = softmax_cross_entropy(np.maximum(0, logits), y)[1]
+    positive = signal * (signal > 0)
     unbent = softmax_cross_entropy(z1 @ net.dense[1].weight.T + net.dense[1].bias, y)[1]
     no_mask = "delta1 lacks the slope of the ReLU: multiply by (z1 > 0)."
     activation = "delta1 is multiplied by the activation a1; it must be its slope, (z1 > 0)."
     no_bend = "a1 is z1: the ReLU of the forward pass is missing."
+    clipped = "the logits went through a ReLU: the last layer gets no activation."
+    wrong_sign = "the mask asks for the sign of the signal; the ReLU asks for the sign of z1."
     mean = "db is the sum of the deltas over the rows; delta2 is divided by N already."
     return {
-        "dW2": {no_bend: unbent.T @ z1},
+        "dW2": {no_bend: unbent.T @ z1, clipped: floored.T @ a1},
         "db2": {mean: delta2.mean(axis=0)},
-        "dW1": {no_mask: signal.T @ x, activation: (signal * a1).T @ x},
+        "dW1": {
+            no_mask: signal.T @ x,
+            activation: (signal * a1).T @ x,
+            wrong_sign: positive.T @ x,
+        },
         "db1": {
             no_mask: signal.sum(axis=0),
             activation: (signal * a1).sum(axis=0),
+            wrong_sign: positive.sum(axis=0),
             mean: (signal * (z1 > 0)).mean(axis=0),
         },
     }
@@ -169,7 +262,7 @@ def _known_mistakes(net: MLP, x: Any, y: Any, delta2: Any) -> dict[str, dict[str
 )
 def review(answer: Any) -> None:
     """Names the output's ReLU, the missing slope, and the weights changed too early."""
-    expect_words(answer, 30)
+    expect_words(answer, 20)
     expect_mentions(
         answer,
         r"softmax|infinite|infinity|negative|unbounded|nan\b|\blog\b",
@@ -177,12 +270,13 @@ def review(answer: Any) -> None:
     )
     expect_mentions(
         answer,
-        r"slope|mask|derivative|z1 *> *0",
+        r"slope|mask|derivative|z1 *> *0|\b(1|one) (or|and) (0|zero)\b|\b(0|zero) (or|and) (1|one)\b",
         "Look at delta1 once more: by what must the signal be multiplied?",
     )
     expect_mentions(
         answer,
-        r"before|after|order|first|already|too early|new weights|old weights|updated",
+        r"before|after|order|already (changed|new|updated)|too (early|soon)|(new|old) (W2|weights)|"
+        r"updated|then (change|update)",
         "Look at the order of the lines once more: which W2 does delta1 use?",
     )
 
