@@ -40,6 +40,7 @@ class Explanation:
 
     Attributes:
         name: the method.
+        title: what the field calls it.
         attribution: (N, ...) Tensor, as the method returned it.
         seconds: wall time.
         rows: rows that went forward through the model.
@@ -48,6 +49,7 @@ class Explanation:
     """
 
     name: str
+    title: str
     attribution: Tensor
     seconds: float
     rows: int
@@ -127,8 +129,8 @@ class Explanations:
             values = torch.cat(maps).tolist()
             names = [f"{name}: x[{i}]" for name in self.names for i in range(self.x.shape[1])]
             return plots.bars(values, names, title=title)
-        names = [name.replace("_", " ") for name in self.names]
-        return plots.compare(maps, over=over, titles=names, shared=False, title=title)
+        titles = [item.title for item in self.items]
+        return plots.compare(maps, over=over, titles=titles, shared=False, title=title)
 
     def describe(self, row: int = 0) -> str:
         """Say in words what each method found for one row."""
@@ -138,7 +140,7 @@ class Explanations:
             words = (
                 plots.describe_bars(one.tolist(), [f"x[{i}]" for i in range(len(one))])
                 if one.ndim == 1
-                else plots.describe(one, name=item.name.replace("_", " "))
+                else plots.describe(one, name=item.title)
             )
             lines.append(f"{item.name} ({item.seconds:.2f} s, {item.rows} rows): {words}")
         return "\n".join(lines)
@@ -227,7 +229,7 @@ def _explained(
     gap = None
     if attribution.shape == x.shape and "layer" not in method.needs:
         gap = attribution.flatten(1).sum(1) - change
-    return Explanation(method.name, attribution, seconds, counter["rows"], gap)
+    return Explanation(method.name, method.title, attribution, seconds, counter["rows"], gap)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from xailab.core.state import frozen
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-@method("layer", "gap")
+@method("layer", "gap", title="CAM")
 def cam(
     model: nn.Module,
     x: Tensor,
@@ -84,7 +84,7 @@ def cam(
     return _sized(_weighted(weights, maps), x, upsample, interpolation)
 
 
-@method("layer")
+@method("layer", title="Grad-CAM")
 def grad_cam(
     model: nn.Module,
     x: Tensor,
@@ -134,7 +134,7 @@ def grad_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer")
+@method("layer", title="Grad-CAM++")
 def grad_cam_plus_plus(
     model: nn.Module,
     x: Tensor,
@@ -188,7 +188,7 @@ def grad_cam_plus_plus(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer")
+@method("layer", title="LayerCAM")
 def layer_cam(
     model: nn.Module,
     x: Tensor,
@@ -234,7 +234,7 @@ def layer_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer")
+@method("layer", title="Score-CAM")
 def score_cam(
     model: nn.Module,
     x: Tensor,
@@ -293,7 +293,7 @@ def score_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", "relu")
+@method("layer", "relu", title="guided Grad-CAM")
 def guided_grad_cam(
     model: nn.Module, x: Tensor, target: Target, *, layer: str, interpolation: str = "bilinear"
 ) -> Tensor:

@@ -148,7 +148,7 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     return _rectified(_Deconv, model, x, target)
 
 
-@method()
+@method(title="SmoothGrad")
 def smoothgrad(
     model: Model,
     x: Tensor,

@@ -18,7 +18,8 @@ class Method:
     """One attribution method `(model, x, target, ...) -> Tensor`.
 
     Attributes:
-        name: its name everywhere: function, table, picture.
+        name: the function's name, as in tables.
+        title: its name in the field, as in pictures.
         function: the function itself.
         needs: what a model must have, of "layer" (a layer with positions), "relu" (ReLU modules
             and no functional ones), "gap" (global average pooling before a linear classifier).
@@ -28,6 +29,7 @@ class Method:
     name: str
     function: Callable[..., Any]
     needs: frozenset[str]
+    title: str = ""
     options: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,6 +38,7 @@ class Method:
             one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
         )
         object.__setattr__(self, "options", frozenset(named))
+        object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
 
     def maps(self, model: Any, x: Tensor, target: Any, options: Mapping[str, Any]) -> Tensor:
         """Run the function with those options that it knows.
@@ -59,12 +62,12 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def method(*needs: str) -> Callable[[F], F]:
+def method(*needs: str, title: str = "") -> Callable[[F], F]:
     """Enter a function into the list of methods; with that it is under the contract tests."""
 
     def enter(function: F) -> F:
         name = function.__name__
-        METHODS[name] = Method(name, function, frozenset(needs))
+        METHODS[name] = Method(name, function, frozenset(needs), title)
         return function
 
     return enter
