@@ -23,7 +23,7 @@
 #
 # **You need:** [00 Start here](00_start_here.ipynb), derivatives, and NumPy's matrix product `@`
 #
-# **Time:** 80 minutes with the exercises; the cells run in a few seconds · **Difficulty:** 2 of 5
+# **Time:** 80 minutes with the exercises; the cells run in under 30 seconds · **Difficulty:** 2 of 5
 
 # %%
 import timeit
