@@ -139,7 +139,7 @@ def _hits(evidence: Tensor, inside: Tensor, sizes: list[int]) -> Tensor:
     for values, hit, k in zip(evidence, inside, sizes, strict=True):
         edge = values.topk(k).values[-1]
         above, tied = values > edge, values == edge
-        left = (k - above.sum()) / tied.sum()
+        left = (k - int(above.sum())) / int(tied.sum())  # in Python: torch divides in float32
         shares.append((hit[above].sum() + left * hit[tied].sum()) / k)
     return torch.stack(shares)
 
