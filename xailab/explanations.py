@@ -127,7 +127,8 @@ class Explanations:
         title = title or self._headline(row)
         if self.x.ndim == 2:
             values = torch.cat(maps).tolist()
-            names = [f"{name}: x[{i}]" for name in self.names for i in range(self.x.shape[1])]
+            columns = range(self.x.shape[1])
+            names = [f"{item.title}: x[{i}]" for item in self.items for i in columns]
             return plots.bars(values, names, title=title)
         titles = [item.title for item in self.items]
         return plots.compare(maps, over=over, titles=titles, shared=False, title=title)
