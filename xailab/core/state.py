@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -42,19 +43,20 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
     """Keep flags, `requires_grad` and buffers: their values and which tensors they are."""
-    flags = [(module, module.training) for module in model.modules()]
+    modules = list(model.modules())
+    flags = [(module, module.training) for module in modules]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    held = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
-    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    held = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    values = [(buffer, buffer.detach().clone()) for buffer in _unsteady(modules)]
     try:
-        for module, _ in flags:
-            module.training = False  # not .eval(): some modules do more when asked by that
+        for module in modules:
+            _set_training(module, False)  # not .eval(): some modules do more when asked by that
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module, flag in flags:
+            _set_training(module, flag)
         for parameter, needed in wanted:
             parameter.requires_grad_(needed)
         for buffers, before in held:
@@ -63,6 +65,19 @@ def _still(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 with torch.no_grad():
                     buffer.copy_(value)
+
+
+def _set_training(module: nn.Module, flag: bool) -> None:
+    """Set a flag where it differs; torch's own setter takes its time."""
+    if module.training != flag:
+        module.training = flag
+
+
+def _unsteady(modules: list[nn.Module]) -> Iterator[torch.Tensor]:
+    """Yield the buffers that a forward pass may write in evaluation mode: not batch norm's."""
+    for module in modules:
+        if not isinstance(module, _BatchNorm):
+            yield from (buffer for buffer in module._buffers.values() if buffer is not None)
 
 
 def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
