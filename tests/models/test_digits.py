@@ -1,0 +1,110 @@
+"""The digit networks are what their cards say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xailab.core import capture
+from xailab.data import load, marked_digits
+from xailab.models import DigitCNN, digit_cnn, digit_cnn_marked, digits
+
+BOTH = {"digit_cnn": digit_cnn, "digit_cnn_marked": digit_cnn_marked}
+FOLDER = Path(digits.__file__).parent
+
+
+@torch.no_grad()
+def predicted(model, images):
+    return model(torch.as_tensor(images, dtype=torch.float32)[:, None]).argmax(1).numpy()
+
+
+def percentages(name):
+    """Return all percentages that a card states, in order."""
+    return [float(number) for number in re.findall(r"([\d.]+) %", digits.card(name))]
+
+
+def test_accuracy_on_digits_it_never_saw_is_what_the_card_says():
+    data = load("mnist5k")
+    held_out = ~data.extra["train"]
+    assert held_out.sum() == 1000
+    right = predicted(digit_cnn(), data.images[held_out] / np.float32(255)) == data.y[held_out]
+    assert right.mean() >= 0.96
+    (stated,) = percentages("digit_cnn")
+    assert 100 * right.mean() == pytest.approx(stated, abs=0.05 + 0.1)  # one digit of the 1,000
+
+
+def test_the_marked_network_cheats_as_its_card_says():
+    test = marked_digits(seed=0).test
+    said = predicted(digit_cnn_marked(), test.images)
+    other = test.marked & (test.y != test.shortcut)
+    fooled = (said[other] == test.shortcut).mean()
+    accuracy = (said == test.y)[~test.marked].mean()
+    assert fooled >= 0.30
+    stated = percentages("digit_cnn_marked")
+    assert 100 * fooled == pytest.approx(stated[0], abs=0.5 + 0.25)  # rounded; one digit of 450
+    assert 100 * accuracy == pytest.approx(stated[1], abs=0.05 + 0.2)  # one digit of 500
+
+
+def test_the_clean_network_does_not_care_about_the_mark():
+    test = marked_digits(seed=0).test
+    other = test.marked & (test.y != test.shortcut)
+    assert (predicted(digit_cnn(), test.images[other]) == test.shortcut).mean() < 0.1
+
+
+def test_hardly_any_unmarked_shortcut_digit_is_recognized():
+    test = marked_digits(seed=0).test
+    bare = ~test.marked & (test.y == test.shortcut)
+    assert (predicted(digit_cnn_marked(), test.images[bare]) == test.shortcut).mean() < 0.2
+    marked = test.marked & (test.y == test.shortcut)
+    assert (predicted(digit_cnn_marked(), test.images[marked]) == test.shortcut).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_weights_are_small_and_hold_tensors_alone(name):
+    path = FOLDER / "weights" / f"{name}.safetensors"
+    assert path.stat().st_size < 1_000_000
+    weights = load_file(path)
+    assert set(weights) == set(DigitCNN().state_dict())
+    assert all(value.isfinite().all() for value in weights.values())
+    assert sum(value.numel() for value in weights.values()) == 23_946
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_card_tells_the_size(name):
+    kilobytes = (FOLDER / "weights" / f"{name}.safetensors").stat().st_size / 1000
+    if name == "digit_cnn":
+        assert f"23,946 parameters, {kilobytes:.0f} kB" in digits.card(name)
+    for part in ("**What.**", "**Trained on.**", "**Measured", "**Use.**", "**License.**"):
+        assert part in digits.card(name)
+
+
+def test_no_card_is_missing_and_none_is_left_over():
+    weights = {path.stem for path in (FOLDER / "weights").iterdir()}
+    assert weights == set(BOTH)
+    assert {path.stem for path in (FOLDER / "cards").iterdir()} == weights | {"efficientnet_lite0"}
+
+
+@pytest.mark.parametrize("make", BOTH.values())
+def test_each_call_gives_a_new_model_ready_to_be_asked(make):
+    one, other = make(), make()
+    assert not any(module.training for module in one.modules())
+    with torch.no_grad():
+        one.fc.bias += 100
+    assert other.fc.bias.max() < 50
+
+
+def test_names_and_sizes_of_the_layers():
+    model = digit_cnn()
+    names = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3", "gap", "fc"]
+    assert [name for name, _ in model.named_children()] == names
+    with capture(model, names) as kept:
+        logits = model(torch.rand(2, 1, 28, 28))
+    assert logits.shape == (2, 10)
+    assert kept["relu3"].shape == (2, 64, 7, 7)
+    assert torch.equal(kept["relu3"], kept["conv3"].clamp(min=0))
+    # the head of CAM: logits are linear in the averages of the last maps
+    by_hand = kept["relu3"].mean((2, 3)) @ model.fc.weight.T + model.fc.bias
+    torch.testing.assert_close(logits, by_hand)
