@@ -172,7 +172,9 @@ def test_scores_are_shares_and_inside_plus_outside_is_all(seed, ties, absolute):
 
 @pytest.fixture(scope="module")
 def quantus():
-    return pytest.importorskip("quantus")
+    import quantus  # ten seconds, which only these two tests should pay
+
+    return quantus
 
 
 def theirs(metric, maps, mask):
