@@ -20,7 +20,8 @@ from xailab.core.checks import check_positive
 
 Rows = Tensor | np.ndarray | Sequence[Any]
 
-_CHUNK_BYTES = 32 * 2**20  # one chunk of inputs never grows beyond this
+_CHUNK_BYTES = 32 * 2**20  # one chunk of inputs never grows beyond this,
+_GRAPH_BYTES = 8 * 2**20  # or this where gradients are recorded: a graph keeps every layer's output
 _best_sizes: WeakKeyDictionary[Any, dict[tuple[Any, ...], "_Sizes"]] = WeakKeyDictionary()
 
 
@@ -139,7 +140,8 @@ def _sizes_of(owner: Any, rows: Rows) -> _Sizes:
         torch.get_num_threads(),
         torch.is_grad_enabled(),
     )
-    limit = _CHUNK_BYTES // max(1, getattr(row, "nbytes", 8))
+    most = _GRAPH_BYTES if torch.is_grad_enabled() else _CHUNK_BYTES
+    limit = most // max(1, getattr(row, "nbytes", 8))
     try:
         known = _best_sizes.setdefault(owner, {})
     except TypeError:  # cannot be referred to weakly, or is not hashable
