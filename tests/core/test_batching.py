@@ -362,3 +362,19 @@ def test_the_bar_goes_when_the_function_fails(monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         batched(fail, torch.rand(4, 1))
     assert not tqdm.std.tqdm._instances
+
+
+def test_chunks_that_work_backwards_stay_smaller(monkeypatch):
+    monkeypatch.setattr(batching, "_CHUNK_BYTES", 8 * 16)
+    monkeypatch.setattr(batching, "_GRAPH_BYTES", 2 * 16)
+    rows, sizes = torch.rand(40, 4), {True: [], False: []}  # 16 bytes a row
+    for gradients, seen in sizes.items():
+
+        def faster_together(chunk, seen=seen):
+            seen.append(len(chunk))
+            return chunk.sum(1)
+
+        monkeypatch.setattr(batching, "perf_counter", iter(range(0, 10**6)).__next__)
+        batching.batched(faster_together, rows, gradients=gradients)
+    assert max(sizes[True]) == 2
+    assert max(sizes[False]) == 8

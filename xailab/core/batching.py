@@ -32,6 +32,7 @@ def batched(
     batch_size: int | None = None,
     progress: bool = True,
     owner: Any = None,
+    gradients: bool = False,
 ) -> Any:
     """Apply a function to rows chunk by chunk and join the answers.
 
@@ -45,6 +46,7 @@ def batched(
             may round differently.
         progress: show a bar once two seconds have passed (`XAILAB_QUIET=1` never shows it).
         owner: the object whose speed is measured, usually the model; the function by default.
+        gradients: the function works backwards too, which takes more memory a row.
 
     Returns:
         The joined answers, in the order of `rows`.
@@ -62,7 +64,7 @@ def batched(
         raise ValueError("there are no rows to evaluate")
     unique, inverse = _merged(rows)
     sizes = (
-        _sizes_of(owner if owner is not None else function, unique)
+        _sizes_of(owner if owner is not None else function, unique, gradients)
         if batch_size is None
         else _Sizes(check_positive("batch_size", batch_size), settled=True)
     )
@@ -130,7 +132,7 @@ class _Sizes:
         self.size = self._best_size if self._settled else 2 * rows
 
 
-def _sizes_of(owner: Any, rows: Rows) -> _Sizes:
+def _sizes_of(owner: Any, rows: Rows, gradients: bool) -> _Sizes:
     """Return what is known of an owner's best size for such rows; forgotten with the owner."""
     row = rows[:1][0]
     key = (
@@ -138,9 +140,9 @@ def _sizes_of(owner: Any, rows: Rows) -> _Sizes:
         str(getattr(row, "dtype", "")),
         str(getattr(row, "device", "")),
         torch.get_num_threads(),
-        torch.is_grad_enabled(),
+        gradients,
     )
-    most = _GRAPH_BYTES if torch.is_grad_enabled() else _CHUNK_BYTES
+    most = _GRAPH_BYTES if gradients else _CHUNK_BYTES
     limit = most // max(1, getattr(row, "nbytes", 8))
     try:
         known = _best_sizes.setdefault(owner, {})

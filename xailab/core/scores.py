@@ -71,7 +71,11 @@ def batched_gradients(
     """Return `input_gradient` of many rows with one target, chunk by chunk."""
     with frozen(model), graph():
         return batched(
-            lambda chunk: _gradient(model, chunk, target), rows, batch_size=batch_size, owner=model
+            lambda chunk: _gradient(model, chunk, target),
+            rows,
+            batch_size=batch_size,
+            owner=model,
+            gradients=True,
         )
 
 
