@@ -1,0 +1,198 @@
+"""Lesson 08's checks take right answers, also other ones than ours, and name wrong ones."""
+
+import pytest
+import torch
+
+from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+from xailab.attribution import cam as package
+from xailab.core import capture
+from xailab.course.registry import exercises_of, find_exercise
+
+LESSON = "08_cam"
+
+
+def test_class_map_takes_the_model_answer_and_another_way():
+    assert_accepted("cam.class_map", solution_of(LESSON, "class_map"))
+
+    def one_by_one(maps, weight, bias, target):
+        heat = bias[target].expand(maps.shape[1:]).clone().detach()
+        for k, small in enumerate(maps):
+            heat += weight[target, k].item() * small
+        return heat
+
+    assert_accepted("cam.class_map", one_by_one)
+
+
+def einsum(weights, maps):
+    return torch.einsum("k,khw->hw", weights, maps)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda maps, w, b, t: einsum(w[t], maps), "bias is missing"),
+        (lambda maps, w, b, t: einsum(w[t], maps) + b[t] / maps[0].numel(), "shared out"),
+        (lambda maps, w, b, t: einsum(w[0], maps) + b[0], "weights of class 0"),
+        (lambda maps, w, b, t: einsum(w[:, t], maps) + b[t], "takes a column"),
+        (lambda maps, w, b, t: (w[t][:, None, None] * maps).mean(0) + b[t], "average over the ch"),
+        (lambda maps, w, b, t: (einsum(w[t], maps) + b[t]).relu(), "cut off"),
+        (lambda maps, w, b, t: einsum(w[t], maps).relu() + b[t], "cut off"),
+        (lambda maps, w, b, t: w[t][:, None, None] * maps + b[t], r"shape \(1, 2\)"),
+        (lambda maps, w, b, t: einsum(w[t], maps) + b[t] + 0 * w.sum(), "carries its graph"),
+        (lambda maps, w, b, t: None, "None"),
+    ],
+)
+def test_class_map_names_the_mistake(wrong, match):
+    assert_rejected("cam.class_map", wrong, match)
+
+
+def by_steps(weigh, finish=torch.relu, score=lambda logits, target: logits[:, target].sum()):
+    """Grad-CAM with one step replaced."""
+
+    def answer(model, x, target, layer):
+        with capture(model, layer) as kept:
+            logits = model(x.clone().requires_grad_())
+        maps = kept[layer]
+        (grads,) = torch.autograd.grad(score(logits, target), maps)
+        return finish((weigh(grads) * maps).sum(1, keepdim=True)).detach()
+
+    return answer
+
+
+def mean(grads):
+    return grads.mean((2, 3), keepdim=True)
+
+
+def test_grad_cam_takes_the_model_answer_and_other_ways():
+    assert_accepted("cam.grad_cam", solution_of(LESSON, "my_grad_cam"))
+    assert_accepted("cam.grad_cam", by_steps(mean))
+    assert_accepted(
+        "cam.grad_cam",
+        lambda model, x, t, layer: package.grad_cam(model, x, t, layer=layer, upsample=False),
+    )
+
+
+def leaves_gradients(model, x, target, layer):
+    with capture(model, layer) as kept:
+        logits = model(x.clone().requires_grad_())
+    kept[layer].retain_grad()
+    logits[:, target].sum().backward()
+    return (mean(kept[layer].grad) * kept[layer]).sum(1, keepdim=True).relu().detach()
+
+
+def changes_x(model, x, target, layer):
+    heat = by_steps(mean)(model, x, target, layer)
+    x.zero_()
+    return heat
+
+
+def attached(model, x, target, layer):
+    with capture(model, layer) as kept:
+        logits = model(x.clone().requires_grad_())
+    (grads,) = torch.autograd.grad(logits[:, target].sum(), kept[layer])
+    return (mean(grads) * kept[layer]).sum(1, keepdim=True).relu()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (by_steps(mean, finish=lambda heat: heat), "is a ReLU missing"),
+        (by_steps(lambda g: g.sum((2, 3), keepdim=True)), "a sum for a mean"),
+        (by_steps(lambda g: g.mean(1, keepdim=True)), "over the channels"),
+        (by_steps(lambda g: g.mean((0, 2, 3), keepdim=True)), "rows of the batch"),
+        (by_steps(lambda g: mean(g).relu()), "ReLU cuts the weights"),
+        (by_steps(lambda g: g), "its own gradient"),
+        (by_steps(lambda g: mean(g).abs()), "absolute values"),
+        (by_steps(lambda g: -mean(g)), "is not what is expected"),
+        (by_steps(mean, score=lambda logits, t: logits.softmax(1)[:, t].sum()), "probability"),
+        (by_steps(mean, score=lambda logits, t: logits.sum()), "all logits"),
+        (by_steps(mean, score=lambda logits, t: logits[0, t]), "only the first row"),
+        (by_steps(mean, finish=lambda heat: heat.relu() / 2), "is a mean here"),
+        (by_steps(mean, finish=lambda heat: heat.relu()[:, 0]), "axis of length 1"),
+        (leaves_gradients, "left a gradient"),
+        (changes_x, "changed x"),
+        (attached, "carries its graph"),
+        (lambda *_: None, "None"),
+    ],
+)
+def test_grad_cam_names_the_mistake(wrong, match):
+    assert_rejected("cam.grad_cam", wrong, match)
+
+
+def test_no_two_mistakes_look_alike():
+    """A slip that computes the right map, or another slip's map, would be named wrongly."""
+    module = __import__("xailab.course.exercises.cam", fromlist=["_slips"])
+    net, x = module._uneven_network(), module._two_pictures()
+    gradient = net[3].weight[1].detach().reshape(1, 2, 2, 2) * (x > 0)
+    right = package.grad_cam(net, x, 1, layer="0")
+    found = [right, *module._slips(net, x, gradient).values()]
+    for i, a in enumerate(found):
+        assert not any(torch.allclose(a, b) for b in found[:i])
+
+
+@pytest.mark.parametrize("id", ["cam.plus_plus", "cam.layer"])
+def test_guesses_are_shares(id):
+    assert_accepted(id, 0.5)
+    assert_rejected(id, 50, "write 50 % as 0.5")
+    assert_rejected(id, -0.1, "from 0 to 1")
+    assert_rejected(id, "half", "should be numbers")
+
+
+def test_blind_takes_the_model_answer_and_other_ways():
+    assert_accepted("cam.blind", solution_of(LESSON, "blind_weights"))
+    assert_accepted("cam.blind", [[3.0, -1.0], [-1.0, -1.0]])
+    assert "ReLU" in find_exercise("cam.blind").check([[2.0, 0.0], [-4.0, -4.0]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ([[1.0, 0.0], [-1.0, 0.0]], "score is 3"),
+        ([[2.0, 0.0], [0.0, 0.0]], "mean weight is 0.5"),
+        ([2.0, 0.0, -2.0, 0.0], r"\(2, 2\)"),
+        ([[0.0, 0.0], [0.0, 0.0]], "score is 0"),
+    ],
+)
+def test_blind_names_the_mistake(wrong, match):
+    assert_rejected("cam.blind", wrong, match)
+
+
+def test_blind_agrees_with_grad_cam():
+    """The check's rule, mean weight at most 0, is the package's map of zeros."""
+    net = torch.nn.Sequential(
+        torch.nn.Identity(), torch.nn.Flatten(), torch.nn.Linear(4, 1, bias=False)
+    )
+    net[2].weight.data = torch.tensor(solution_of(LESSON, "blind_weights")).float().reshape(1, 4)
+    bright = torch.tensor([[[[3.0, 1.0], [0.0, 0.0]]]])
+    assert net(bright).item() >= 6
+    assert not package.grad_cam(net, bright, 0, layer="0").any()
+
+
+def test_radiology_takes_the_model_answer_and_another_one():
+    assert_accepted("cam.radiology", solution_of(LESSON, "criticism"))
+    assert_accepted(
+        "cam.radiology",
+        """The outline comes from interpolation of a coarse grid. One chosen X-ray is no evidence:
+        run all test images, and score the maps against masks that radiologists drew, beside what
+        chance would give. A warm lung could also hold a hospital tag or a chest drain, so the
+        place alone is not the reason the network had.""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ("It proves nothing.", "say more"),
+        ("one picture is not enough and must be scored on all test images with masks " * 4, "size"),
+        ("the map has seven by seven cells, 7 x 7, and is therefore very coarse " * 4, "how many"),
+        ("a coarse 7 x 7 map should be scored against masks on all images " * 4, "place, not a"),
+    ],
+)
+def test_radiology_asks_for_what_is_missing(wrong, match):
+    assert_rejected("cam.radiology", wrong, match)
+
+
+def test_every_exercise_with_a_number_of_steps_has_hints():
+    assert {
+        e.id: len(e.hints) for e in exercises_of("cam") if e.kind != "predict"
+    } == dict.fromkeys(["cam.class_map", "cam.grad_cam", "cam.blind", "cam.radiology"], 3)
