@@ -23,10 +23,10 @@
 #
 # **You need:** nothing but a little Python
 #
-# **Time:** 25 minutes with the exercises; the cells run in seconds · **Difficulty:** 1 of 5
+# **Time:** 30 minutes with the exercises; the cells run in seconds · **Difficulty:** 1 of 5
 #
-# Run a cell with Shift + Enter. The first one loads a network that was trained on over a million
-# photos to tell 1,000 things apart, and shows it a cat.
+# Run a cell with Shift + Enter. The first one takes the longest, up to half a minute: it loads a
+# network that was trained on over a million photos to tell 1,000 things apart, and shows it a cat.
 
 # %%
 import skimage.data
@@ -47,7 +47,7 @@ plots.images([photo], titles=[words], title="The network sees a cat")
 # A tiger cat, it says, with a probability of 0.39, or perhaps an Egyptian cat. **Why?** Ask one of the
 # methods of this course:
 
-# %%
+# %% tags=["readme-cat"]
 tiger_cat = top[0][0]
 why = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam"])
 why.plot(over=photo, title="Bright: what speaks for tiger cat")
@@ -61,22 +61,31 @@ why.plot(over=photo, title="Bright: what speaks for tiger cat")
 #
 # The network sees 224 x 224 pixels, but its last layers see only 7 x 7 cells, and how much of which
 # pattern was found in each. Grad-CAM asks of each cell: **how much did what was found here raise the
-# score of tiger cat?** It answers with 49 numbers. The smooth cloud above is these numbers, stretched:
+# score of tiger cat?** (The score is the network's number for a class; out of all scores it makes the
+# probabilities.) The answer is 49 numbers. The smooth cloud above is these numbers, stretched:
 
 # %%
 cells = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam"], upsample=False)["grad_cam"]
 plots.heatmap(cells, photo, title="All that Grad-CAM knows: 49 numbers", label="evidence")
 
 # %% [markdown]
-# Look at the cheek under the left eye and at the row along the nose and the mouth: there it found
-# most. Three things to keep in mind:
+# Look at the cheek below the eye on the left, and at the row along the nose: there the network found
+# most evidence. In this network the 49 numbers even add up to the score (lesson 08 says when they do):
+
+# %%
+print(f"the cells together: {cells.sum():.2f}, the score: {net.model(x)[0, tiger_cat]:.2f}")
+
+# %% [markdown]
+# Three things to keep in mind:
 #
-# - The map says **where**, not what. Fur? Whiskers? It cannot tell.
-# - It speaks about **one class**. Ask for another class and you get another map.
+# - The map says **where**, not what. Fur? Whiskers? It cannot tell. And the where is rough: each cell
+#   also looks beyond its borders.
+# - It speaks about **one class**. For another class you have to ask again.
 # - It speaks about **the network**, not about the cat.
 #
 # Below every picture stands a line "In words". It says the same for those who cannot see the picture,
-# and it holds the numbers for those who can.
+# and it holds the numbers for those who can. Its *mass* is the sum of a map's values: the less of the
+# picture holds half of the mass, the sharper is the map.
 
 # %% [markdown]
 # Try yourself. Open an answer to see what it would mean.
@@ -88,7 +97,8 @@ quiz("start_here.q_bright")
 # ## 2. Is the explanation itself right?
 #
 # This question runs through the whole course. A first doubt: what does the network do with a photo
-# of something that is **none** of its 1,000 classes?
+# whose subject is **none** of its 1,000 classes? For the space shuttle behind her there is a class,
+# for an astronaut there is none:
 
 # %%
 astronaut = net.preprocess(skimage.data.astronaut())
@@ -100,8 +110,9 @@ plots.images([suit], titles=[words], title="An astronaut")
 # %% [markdown]
 # ### Exercise: how sure will it be? (predict, 1 minute)
 #
-# The network must answer. Which probability does it give its best guess? Write a number from 0 to 1
-# before you run on. It stays on this computer, and a wrong guess is remembered longest.
+# The network must answer. Which probability does it give its best guess? Put a number from 0 to 1 in
+# place of `...` before you run on. It stays on this computer, and a wrong guess costs nothing. For a
+# hint, type `hint("start_here.astronaut")` in a new cell.
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -117,59 +128,80 @@ reveal("start_here.astronaut", best[0][2])
 plots.table(best, ["class", "name", "probability"], title="What it says to the astronaut")
 
 # %% [markdown]
-# It is not sure at all, and what it says is not true. Now ask *why* twice: why the best guess, and why
+# It is not sure, and what it says is not true. Now ask *why* twice: why the best guess, and why
 # tiger cat, a class that it does not believe in.
 
 # %%
 asked = [best[0][0], tiger_cat]
 p = net.model(astronaut).softmax(1)[0, asked].tolist()
 both = [xailab.explain(net.model, astronaut, c, methods=["grad_cam"])["grad_cam"] for c in asked]
-names = [f"{net.classes[c]}: {share:.4f}" for c, share in zip(asked, p)]
+names = [f"{net.classes[c]} (p = {share:.4f})" for c, share in zip(asked, p)]
 plots.compare(
     both, over=suit, titles=names, shared=False, title="Bright, however small the probability"
 )
 
 # %% [markdown]
-# The left map is useful. It shows the reason for the error: a space helmet was taken for a football
-# helmet. The right map looks just as confident. Yet there is no cat, and the network says so itself.
-# Each map is drawn on its own scale, from nothing to its own top, so every map has a bright spot.
+# The right map looks just as confident as the left one. Yet there is no cat, and the network says so
+# itself. Each map is drawn on its own scale, from nothing to its own top, so every map has a bright
+# spot. The tops stand in the words below: 0.657 on the left, 0.0573 on the right.
 # **A bright map is no sign of a sure network.**
+
+# %% [markdown]
+# The left map raises a suspicion: the space helmet was taken for a football helmet. The map cannot
+# prove it, but you can test it. Cover the helmet with gray, and ask again. To be fair, cover as much
+# of the sleeve as well:
+
+# %%
+covered = astronaut.repeat(2, 1, 1, 1)  # (2, 3, 224, 224): the photo twice
+covered[0, :, 144:, 112:] = 0  # 0 is gray to the network
+covered[1, :, 144:, :112] = 0
+p = net.model(covered).softmax(1)[:, asked[0]].tolist()
+words = [f"football helmet: {share:.3f}" for share in p]
+plots.images(net.picture(covered), titles=words, title="No space helmet, no football helmet")
+
+# %% [markdown]
+# The probability was 0.162. Without the helmet almost nothing is left of it, without the sleeve most
+# of it is. Two methods that work in different ways now say the same, and that is worth more than one
+# bright map.
 
 # %% [markdown]
 # ### Where the answer is known, you can keep score
 #
 # The face of the cat fills its photo, so a map that is bright *anywhere* looks right. Take a picture
-# where a map can be wrong: four photos in one, of four different classes. Ask for one class. The
-# evidence should lie in its cell, because nothing else in the picture is of that class.
+# where a map can be wrong: four photos in one, here a cannon, geese, a stained-glass window and a
+# bottle cap. Ask for one class, goose. The evidence should lie in its cell, because nothing else in
+# the picture is a goose. Where it does not, the map is wrong, or the network is.
 
 # %%
 grids = data.mosaics(seed=0)
-i = 1
+i = 3
 mosaic, target = models.normalize(grids.images[i]), int(grids.target[i])
 found = xailab.explain(net.model, mosaic, target, methods=["grad_cam"])["grad_cam"]
 title = f"Asked for {grids.names[i]}, it finds the cell"
 plots.heatmap(found, grids.images[i], title=title, label="evidence", mask=grids.truth[i])
 
 # %% [markdown]
-# The white frame is the truth. The last words under the picture give the **share of the map inside
-# it**. A map that knows nothing would get .25, since the frame is a quarter of the picture. Now you have
-# a number, and can compare methods. Here is Grad-CAM beside the plain gradient, on five mosaics:
+# The white frame is the truth. The end of the line under the picture gives the **share of the map
+# inside it**, 74 %. A map that knows nothing would get 25 %, since the frame is a quarter of the
+# picture. With a number you can compare methods. Here is Grad-CAM beside `saliency`, the slope of the
+# score for every pixel (lesson 06), on five mosaics:
 
-# %%
+# %% tags=["readme-scores"]
 table = score(["grad_cam", "saliency"], ["mosaics"], limit=5)
 shares = table.pivot(index="method", columns="dataset", values="mass")
 label = "share of the map in the right cell"
 plots.scoreboard(shares, title="Grad-CAM finds the cell better", xlabel=label, chance=0.25)
 
 # %% [markdown]
-# Both beat chance, neither is perfect. Each method of this course has to go through tests like this
-# one, and the scores grow into one **scoreboard**.
+# On average both beat chance, and neither is perfect. Every method of this course that draws a map
+# goes through tests like this one, and the scores grow into one **scoreboard**.
 
 # %% [markdown]
 # ### Exercise: a friend's argument (criticise, 4 minutes)
 #
 # A friend sees the map of the cat and says: *"The map is warm on the cat, so the model is right for the
-# right reason."* Why does that not follow? And what would you try to find out? Two or three sentences.
+# right reason."* Why does that not follow? And what would you try, to find out? Two or three sentences.
+# Stuck? `hint("start_here.right_reason")` gives up to three hints.
 
 # %% tags=["exercise"]
 argument = """
@@ -187,9 +219,10 @@ check("start_here.right_reason", argument)
 # %% [markdown]
 # ## 3. The map of the field
 #
-# A trained network is a **black box**: you can look at every number in it, and understand nothing.
-# Two questions open it. *Why this answer?* is **local**: it is about one input. *What has it learned?*
-# is **global**. What comes out you can show, or use to build something simpler.
+# A trained network is a **black box**: you can look at every number in it and still not know why it
+# answers as it does. Two questions open it. *Why this answer?* is **local**: it is about one input.
+# *What has it learned?* is **global**: it is about the model as a whole. You can show the answer to
+# people, or use it to build something simpler.
 
 # %%
 labels = {
@@ -207,8 +240,9 @@ groups |= dict.fromkeys(["show", "distill", "compress"], "use the explanation")
 plots.graph(edges, labels, groups=groups, title="Two questions open the box")
 
 # %% [markdown]
-# The methods differ in what they do to get an answer. There are four kinds. The number says which
-# lesson teaches it.
+# The methods differ in what they do to get an answer. This course sorts them into four kinds. You have
+# met two of them: Grad-CAM follows slopes, and covering the helmet was a perturbation. You need not
+# know the other names yet; the number says which lesson teaches each.
 
 # %%
 rows = [
@@ -226,7 +260,8 @@ quiz("start_here.q_scope")
 # ### From a question to a report: seven steps
 #
 # The lessons teach the methods one by one. The case studies at the end (28 to 33) put them together,
-# always in these seven steps. You have just done a little of steps 1, 2 and 4.
+# always in these seven steps. You have done a little of three: you looked at a model's answers (1),
+# Grad-CAM used its activations and gradients (2), and you asked why about one photo (4).
 
 # %%
 labels = {
@@ -253,8 +288,8 @@ plots.graph(edges, labels, positions=places, title="Seven steps from the data to
 widgets.method_chooser()
 
 # %% [markdown]
-# A lesson number without a link is not written yet. The same as a function, for a bank that asks an
-# outside expert what its credit model has learned:
+# A lesson number without a link is not written yet. The same advice comes from a function. Here an
+# outside auditor, who can only ask a bank's credit model, wants to know what it has learned:
 
 # %%
 advice = widgets.recommend(access="predictions", data="table", time="minutes", who="auditor")
@@ -276,14 +311,15 @@ plots.table(rows, ["method", "kind", "why"], title="For the auditor of a credit 
 #
 # ### Exercise: what does it say? (code, 5 minutes)
 #
-# A network gives one score per class, the **logits**. The larger, the more it believes in the class.
-# Return the names of the `k` classes with the largest logits, the largest first. Break it on purpose
-# once, and see what `check` says.
+# A network gives one score per class, the **logits**; 9.25 was the logit of tiger cat. The larger, the
+# more it believes in the class. Return the names of the `k` classes with the largest logits, the
+# largest first. `logits` is a PyTorch tensor with one number per class, `names` a list of as many
+# names. Break your function on purpose once, and see what `check` says.
 
 
 # %% tags=["exercise"]
 def top_names(logits, names, k):
-    """List of the k names with the largest logits (K,), the largest first."""
+    """List of the k names with the largest logits, a tensor (K,), the largest first."""
     ### BEGIN SOLUTION
     places = logits.argsort(descending=True)[:k]
     return [names[i] for i in places]
@@ -295,35 +331,42 @@ check("start_here.top_names", top_names)
 
 # %% [markdown]
 # The door to all methods is `xailab.explain`: the model, the input, the class, the methods. It gives
-# every method the same conditions, draws with `.plot()`, and says it in words with `.describe()`:
+# every method the same conditions, draws with `.plot()`, and says it in words with `.describe()`.
+# In brackets stand the time and how many inputs (*rows*) went through the network. Saliency has
+# negative values too: there, a larger pixel would lower the score.
 
 # %%
 both = xailab.explain(net.model, x, tiger_cat, methods=["grad_cam", "saliency"])
 print(both.describe())
 
 # %% [markdown]
-# Last, does your computer have what the lessons need? Where a line says [FAIL], it also says how to
-# mend it.
+# Last, does your computer have what the lessons need? A line with [FAIL] also says how to mend it;
+# `doctor.show()` lists everything that was checked.
 
 # %%
-doctor.show()
+checks = doctor.report()
+doctor.show(each for each in checks if not each.ok)
+print(f"[OK] {sum(each.ok for each in checks)} of {len(checks)}")
 
 # %% [markdown]
 # ## 6. A short history
 #
-# Networks are old, explaining them is young:
+# The methods of this notebook are young, the wish to explain a network is not: a readable tree was
+# drawn from one in 1996.
 
 # %%
 history = [
     (1943, "A neuron as logic on paper (McCulloch, Pitts)"),
-    (1986, "Backpropagation (Rumelhart, Hinton, Williams)"),
+    (1986, "Backpropagation becomes known (Rumelhart and others)"),
+    (1996, "A decision tree drawn from a network (Craven, Shavlik)"),
     (2006, "Deep belief nets (Hinton, Osindero, Teh)"),
-    (2012, "AlexNet wins ImageNet (Krizhevsky, Sutskever, Hinton)"),
+    (2012, "AlexNet wins the ImageNet contest (Krizhevsky and others)"),
+    (2013, "Saliency maps of photos (Simonyan and others)"),
     (2016, "LIME (Ribeiro, Singh, Guestrin)"),
     (2017, "SHAP (Lundberg, Lee)"),
     (2017, "Grad-CAM (Selvaraju and others)"),
 ]
-plots.timeline(history, title="69 years to AlexNet, five more to Grad-CAM")
+plots.timeline(history, title="Of these five ways to explain, four came after AlexNet")
 
 # %% [markdown]
 # ## 7. Three ways through the course
@@ -333,7 +376,7 @@ plots.timeline(history, title="69 years to AlexNet, five more to Grad-CAM")
 #   of this notebook apart.
 # - **A lab course of 12 weeks.** Weeks 1-2: lessons 00-05. Weeks 3-5: 06-13. Weeks 6-7: 14-19.
 #   Week 8: 20-21. Weeks 9-10: 22-25. Week 11: 26-27. Week 12: one case study out of 28-33.
-# - **A workshop of 90 minutes.** This notebook up to section 4 (30 minutes), then 08 without its
+# - **A workshop of 90 minutes.** Sections 1 to 4 of this notebook (30 minutes), then 08 without its
 #   exercises (40 minutes), then each tells the others one doubt about a map (20 minutes).
 
 # %%
@@ -347,15 +390,16 @@ progress()
 # - choose a method for a case of your own
 #
 # ## Takeaways
-# - A map says where the network found evidence for one class; not what, and not whether it is true.
+# - A map says where the network found evidence for one class; not what it found, and not whether the
+#   answer is true.
 # - Every map has a bright spot. Look at the probability and at the scale before you look at the colors.
 # - An explanation is a claim. Test it where the answer is known, and take two of different kinds.
 #
 # ## Myth refuted
-# - *"The map is bright, so the network is sure."* Section 2: asked for tiger cat, a photo of an astronaut gives a map with a bright spot, at a probability of nearly nothing.
+# - *"The map is bright, so the network is sure."* Section 2: asked for tiger cat, a photo of an astronaut gives a map with a bright spot, at a probability of 0.0002.
 #
 # ## Go further
 # - Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra (2017), *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*: the method of the first picture.
-# - Ribeiro, Singh, Guestrin (2016), *"Why Should I Trust You?": Explaining the Predictions of Any Classifier*: LIME, and a network that tells huskies from wolves by the snow.
+# - Ribeiro, Singh, Guestrin (2016), *"Why Should I Trust You?": Explaining the Predictions of Any Classifier*: LIME, and a classifier, trained to fail, that tells wolves from huskies by the snow.
 # - Lundberg, Lee (2017), *A Unified Approach to Interpreting Model Predictions*: SHAP.
-# - The older dates: McCulloch, Pitts (1943), *A Logical Calculus of the Ideas Immanent in Nervous Activity*; Rumelhart, Hinton, Williams (1986), *Learning Representations by Back-propagating Errors*; Hinton, Osindero, Teh (2006), *A Fast Learning Algorithm for Deep Belief Nets*; Krizhevsky, Sutskever, Hinton (2012), *ImageNet Classification with Deep Convolutional Neural Networks*.
+# - The other dates: McCulloch, Pitts (1943), *A Logical Calculus of the Ideas Immanent in Nervous Activity*; Rumelhart, Hinton, Williams (1986), *Learning Representations by Back-propagating Errors*; Craven, Shavlik (1996), *Extracting Tree-Structured Representations of Trained Networks*; Hinton, Osindero, Teh (2006), *A Fast Learning Algorithm for Deep Belief Nets*; Krizhevsky, Sutskever, Hinton (2012), *ImageNet Classification with Deep Convolutional Neural Networks*; Simonyan, Vedaldi, Zisserman (2013), *Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps*.

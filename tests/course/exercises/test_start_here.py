@@ -62,6 +62,7 @@ def test_astronaut_accepts_the_guess_of_the_solution():
     ("wrong", "match"),
     [
         (80, "write 80 % as 0.8"),
+        ("80 %", "as the number 0.8"),
         (-0.1, "from 0 to 1"),
         (1000, "from 0 to 1"),
         ("astronaut", "should be numbers"),
@@ -76,11 +77,23 @@ OTHER_WAY = (
     "There is hardly any background, so a map cannot be anywhere but on the cat. "
     "Hide the cheek and look whether the probability falls."
 )
+WHERE_NOT_WHAT = (
+    "The map only says where the network found evidence, not what it saw there: it could use a "
+    "collar. I would blur the face and see if the probability falls."
+)
+OWN_SCALE = (
+    "Every map has a bright spot, because it is drawn on its own scale, also where there is no "
+    "cat. I would ask for another class and compare the tops."
+)
 
 
-def test_right_reason_accepts_the_model_answer_and_another():
+@pytest.mark.parametrize("argument", [OTHER_WAY, WHERE_NOT_WHAT, OWN_SCALE])
+def test_right_reason_accepts_each_doubt_with_a_test(argument):
+    assert_accepted("start_here.right_reason", argument)
+
+
+def test_right_reason_accepts_the_model_answer():
     assert_accepted("start_here.right_reason", solution_of(LESSON, "argument"))
-    assert_accepted("start_here.right_reason", OTHER_WAY)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +103,17 @@ def test_right_reason_accepts_the_model_answer_and_another():
         (
             "It does follow, because the map is warm on the cat and so the network looks at the "
             "cat and has learned what a cat looks like.",
-            "Could the map have missed",
+            "agree with your friend",
+        ),
+        (
+            "I think the map is warm on the cat because the network has seen cats in training and "
+            "so it must be right.",
+            "Could this map have missed",
+        ),
+        (
+            "The network is only 39 percent sure of tiger cat, so one should take another network "
+            "that is better trained.",
+            "How sure the network is, is another question",
         ),
         (
             "The cat is the whole photo, so the map is always warm on the cat, and that tells us "

@@ -1,5 +1,6 @@
 """Exercises of lesson 00."""
 
+import re
 from typing import Any
 
 from xailab.course import (
@@ -26,6 +27,8 @@ _LOGITS = (1.0, 4.0, -9.0, 3.0, 0.5)
 )
 def astronaut(answer: Any) -> None:
     """A probability."""
+    if isinstance(answer, str) and answer.rstrip().endswith("%"):
+        raise Mistake("a probability runs from 0 to 1: write 80 % as the number 0.8.")
     if isinstance(answer, int | float) and 1 < answer <= 100:
         raise Mistake(f"a probability runs from 0 to 1: write {answer} % as {answer / 100:g}.")
     expect_number(answer, 0, 1)
@@ -46,30 +49,52 @@ question(
 )
 
 
+_DOUBT = (
+    # the map could not miss the cat
+    r"whole|entire|fill|everywhere|anywhere|all (of )?the (photo|picture|image)|nothing else"
+    r"|only (a |the )?(cat|face)|(can|could)( ?not|n.t) miss|background|no other"
+    # it says where, not what
+    r"|(not|n.t|never|nothing)\b[^.]{0,40}\bwhat\b|only\b[^.]{0,20}\bwhere\b"
+    r"|wrong (thing|reason|cue|pattern)|shortcut|watermark|collar"
+    # it is bright whatever happens
+    r"|(every|any|each) map|own (scale|top)|always (be )?(warm|bright)"
+)
+_SURENESS = r"\bsure|percent|%|probab|0?\.39"
+_UNSURE = (
+    "How sure the network is, is another question; the reason can be wrong even where the answer is "
+    "right. Could this map have missed the cat? Does it say what was found?"
+)
+_NO_DOUBT = (
+    "Could this map have missed the cat at all, and does it say what was found there? "
+    "Begin with one of the two."
+)
+
+
 @exercise(
     "start_here.right_reason",
     kind="criticise",
     points=2,
     minutes=4,
     hints=(
-        "Find a place in the photo where the map could have been wrong.",
-        "The face fills the photo. Which photo would let a wrong map show itself?",
+        "Find a place in the photo where the map could have been wrong. And what does a warm cell "
+        "not tell you?",
+        "The face fills the photo. Which photo would let a wrong map show itself? Or what could you "
+        "cover, as you covered the helmet?",
         "Say: the cat is nearly everywhere, so the map cannot miss it. Test on a photo with other "
         "things beside the cat, such as a mosaic, and score the map there.",
     ),
 )
 def right_reason(answer: Any) -> None:
-    """Names why the map could not miss, and a test that could fail."""
+    """Names a doubt (the map could not miss, or where is not what), and a test that could fail."""
     expect_words(answer, 15)
+    if re.search(r"\bdoes follow\b", answer, re.IGNORECASE):
+        raise Mistake("you agree with your friend. Take the other side: how can a map mislead?")
+    if not re.search(_DOUBT, answer, re.IGNORECASE):
+        raise Mistake(_UNSURE if re.search(_SURENESS, answer, re.IGNORECASE) else _NO_DOUBT)
     expect_mentions(
         answer,
-        r"whole|entire|fill|everywhere|anywhere|all (of )?the (photo|picture|image)|nothing else"
-        r"|only (a |the )?(cat|face)|(can|could)( ?not|n.t) miss|background|no other",
-        "Could the map have missed the cat? Look at how much of the photo is cat.",
-    )
-    expect_mentions(
-        answer,
-        r"mosaic|known|another|other|different|cover|mask|hid(e|ing)|remov|score|compar",
+        r"mosaic|known|another|other|different|cover|mask|hid(e|ing)|blur|crop|gr[ae]y|replac|remov"
+        r"|score|compar",
         "Your doubt needs a test: say what you would try, and on which picture.",
     )
 
