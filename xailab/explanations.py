@@ -143,7 +143,7 @@ class Explanations:
                 if one.ndim == 1
                 else plots.describe(one, name=item.title)
             )
-            lines.append(f"{item.name} ({item.seconds:.2f} s, {item.rows} rows): {words}")
+            lines.append(f"{item.name} ({item.seconds:.2f} s, {_rows(item.rows)}): {words}")
         return "\n".join(lines)
 
     def _headline(self, row: int) -> str:
@@ -260,3 +260,7 @@ def _fingerprint(model: Model) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

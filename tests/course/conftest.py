@@ -44,7 +44,7 @@ def demo(monkeypatch, tmp_path):
     hints = ("first", "second")
     registry.exercise("demo.softmax", kind="code", points=2, minutes=5, hints=hints)(softmax)
     registry.exercise("demo.share", kind="predict", points=1, minutes=1)(share)
-    registry.exercise("demo.why", kind="criticise", points=1, minutes=3)(why)
+    registry.exercise("demo.why", kind="criticize", points=1, minutes=3)(why)
     choices = {"A & <b>": "No: <i>.", "C": "Because."}
     registry.question("demo.q", "Which <one>?", choices=choices, right="C")
     return tmp_path

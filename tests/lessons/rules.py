@@ -147,7 +147,7 @@ def _lines(source: str) -> int:
 @rule
 def has_exercises_of_each_kind(it: Built) -> Iterator[str]:
     kinds = {entry.kind for entry in it.exercises}
-    if len(it.exercises) < 3 or kinds != {"code", "predict", "criticise"}:
+    if len(it.exercises) < 3 or kinds != {"code", "predict", "criticize"}:
         yield f"{len(it.exercises)} exercises of the kinds {sorted(kinds)}"
     if it.exercises_belong_to != it.lesson.name:
         yield f"its exercises have LESSON = {it.exercises_belong_to!r}"

@@ -87,7 +87,7 @@ quiz("demo.q")
 # ## Go further
 # - A. Author (2017). A paper.
 '''
-KINDS = {"demo.softmax": "code", "demo.share": "predict", "demo.why": "criticise"}
+KINDS = {"demo.softmax": "code", "demo.share": "predict", "demo.why": "criticize"}
 EXERCISES = tuple(Exercise(id, kind, 1, 1, 1, (), print) for id, kind in KINDS.items())
 QUESTIONS = (Question("demo.q", "Which?", {"a": "No.", "b": "Yes."}, "b"),)
 LARGE = base64.b64encode(b"x" * 60_000).decode()

@@ -17,7 +17,7 @@ def check(id: str, answer: Any) -> None:
     """Test an answer and say what is right or wrong with it.
 
     Args:
-        id: `TOPIC.NAME` of an exercise of kind "code" or "criticise".
+        id: `TOPIC.NAME` of an exercise of kind "code" or "criticize".
         answer: the learner's function, class, value or text.
 
     Raises:
@@ -107,7 +107,7 @@ def _how_to_start(entry: Exercise) -> str:
     where = {
         "code": f"Replace the ... under {stubs.CODE!r} and run both cells.",
         "predict": "Write your guess in place of ... and run the cell.",
-        "criticise": f"Write your answer in place of {stubs.TEXT!r}.",
+        "criticize": f"Write your answer in place of {stubs.TEXT!r}.",
     }
     return f"{where[entry.kind]} About {entry.minutes} min."
 

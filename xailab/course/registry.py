@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from xailab.course import exercises
 
-Kind = Literal["code", "predict", "criticise"]
+Kind = Literal["code", "predict", "criticize"]
 Check = Callable[[Any], str | None]
 
 
@@ -71,7 +71,7 @@ def exercise(
 
     Args:
         id: `TOPIC.NAME`, with TOPIC the name of the module it stands in.
-        kind: "code", "predict" or "criticise".
+        kind: "code", "predict" or "criticize".
         points: what it counts in `progress()`.
         minutes: how long it takes.
         difficulty: 1 (easy) to 5.

@@ -250,7 +250,7 @@ def _known_mistakes(net: MLP, x: Any, y: Any, delta2: Any) -> dict[str, dict[str
 
 @exercise(
     "backprop.review",
-    kind="criticise",
+    kind="criticize",
     points=2,
     minutes=5,
     difficulty=2,

@@ -238,7 +238,7 @@ def blind(answer: Any) -> str | None:
 
 @exercise(
     "cam.radiology",
-    kind="criticise",
+    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,

@@ -186,7 +186,7 @@ def _expect_seeded(smooth_of: Callable[[int], Any]) -> None:
 
 @exercise(
     "saliency.report",
-    kind="criticise",
+    kind="criticize",
     points=2,
     minutes=6,
     difficulty=2,

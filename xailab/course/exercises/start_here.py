@@ -72,7 +72,7 @@ _NO_DOUBT = (
 
 @exercise(
     "start_here.right_reason",
-    kind="criticise",
+    kind="criticize",
     points=2,
     minutes=4,
     hints=(
