@@ -405,4 +405,4 @@ def _channel_scores(
         masks = torch.where(high > low, (large - low) / (high - low), 0)
         return scores_of(model, row * masks, target)
 
-    return batched(seen_through, channels, batch_size=batch_size, owner=model)
+    return batched(seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes)

@@ -33,6 +33,7 @@ def batched(
     progress: bool = True,
     owner: Any = None,
     gradients: bool = False,
+    row_bytes: int | None = None,
 ) -> Any:
     """Apply a function to rows chunk by chunk and join the answers.
 
@@ -47,6 +48,7 @@ def batched(
         progress: show a bar once two seconds have passed (`XAILAB_QUIET=1` never shows it).
         owner: the object whose speed is measured, usually the model; the function by default.
         gradients: the function works backwards too, which takes more memory a row.
+        row_bytes: what one row grows to inside the function; its own size by default.
 
     Returns:
         The joined answers, in the order of `rows`.
@@ -64,7 +66,7 @@ def batched(
         raise ValueError("there are no rows to evaluate")
     unique, inverse = _merged(rows)
     sizes = (
-        _sizes_of(owner if owner is not None else function, unique, gradients)
+        _sizes_of(owner if owner is not None else function, unique, gradients, row_bytes)
         if batch_size is None
         else _Sizes(check_positive("batch_size", batch_size), settled=True)
     )
@@ -132,7 +134,7 @@ class _Sizes:
         self.size = self._best_size if self._settled else 2 * rows
 
 
-def _sizes_of(owner: Any, rows: Rows, gradients: bool) -> _Sizes:
+def _sizes_of(owner: Any, rows: Rows, gradients: bool, row_bytes: int | None) -> _Sizes:
     """Return what is known of an owner's best size for such rows; forgotten with the owner."""
     row = rows[:1][0]
     key = (
@@ -141,9 +143,10 @@ def _sizes_of(owner: Any, rows: Rows, gradients: bool) -> _Sizes:
         str(getattr(row, "device", "")),
         torch.get_num_threads(),
         gradients,
+        row_bytes,
     )
     most = _GRAPH_BYTES if gradients else _CHUNK_BYTES
-    limit = most // max(1, getattr(row, "nbytes", 8))
+    limit = most // max(1, row_bytes or getattr(row, "nbytes", 8))
     try:
         known = _best_sizes.setdefault(owner, {})
     except TypeError:  # cannot be referred to weakly, or is not hashable
