@@ -198,7 +198,8 @@ torch.testing.assert_close(same[0, 0], M)
 # $$\alpha_k = \frac{1}{49}\sum_{ij} \frac{\partial s_c}{\partial A^k_{ij}} \qquad
 #   L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big)$$
 #
-# $\alpha_k$ is the weight of the $k$-th picture, $L$ the map. The ReLU keeps what speaks *for* the class.
+# $\partial s_c / \partial A^k_{ij}$ is the slope of the logit at one cell, $\alpha_k$ the weight of the
+# $k$-th picture, $L$ the map. The ReLU keeps what speaks *for* the class.
 # First the forward pass, this time with gradients:
 
 # %%
@@ -595,8 +596,9 @@ plots.curve(
 
 # %% [markdown]
 # In the first five blocks Grad-CAM is about as good as a map that knows nothing, fine cells or not.
-# LayerCAM, where each cell keeps its own slope, is better there, though far from good. Then both jump
-# at `blocks.6`. Section 8 shows what goes wrong for Grad-CAM before.
+# LayerCAM, where each cell keeps its own slope, is better there, though far from good. Both jump at
+# `blocks.6`. At `bn2` LayerCAM falls back: there it drops the pictures against the class, as you saw in
+# section 5. What goes wrong for Grad-CAM in the early layers, section 8 shows.
 #
 # Look for yourself. Tab moves between the controls, the arrow keys change them. Go down from `bn2`
 # to `blocks.0`, then try the third class: there is no goose in the picture.
@@ -640,15 +642,15 @@ with torch.no_grad():
 plots.heatmap(
     cams.grad_cam(marks.model, zero, 8, layer="relu3", upsample=False),
     zero[0],
-    title="The hottest cell is not on the mark, but beside it",
+    title="The hottest cell covers one corner of the mark",
     label="Grad-CAM (logits)",
     mask=outline[0],
 )
 
 # %% [markdown]
-# The white frame is the mark. The hottest cell touches no more than its corner. A cell here is 4 x 4
-# pixels, and what lights it up may stand in the cells next to it. Is this one zero an exception? Ask
-# all of these digits:
+# The white frame is the mark. It lies across four cells, and only one of them is hot. Parts of the zero
+# are nearly as hot, though without the mark they made no 8. Stretch this map, and its hottest pixel is
+# the middle of the hot cell, outside the mark. Is this one zero an exception? Ask all of these digits:
 
 # %%
 marked = score([*METHODS, "guided_grad_cam"], ["marked_digits"])
@@ -663,8 +665,8 @@ plots.scoreboard(wide, title="These maps find the photo, not the mark")
 # %% [markdown]
 # On the mosaics, the two methods that keep the weights against a class win by far. On the marks, all
 # four are hardly better than chance; only guided Grad-CAM, which draws pixels, finds a little more. A
-# photo of 7 x 7 cells is found, a mark of one cell is not. If what you look for is as small as a
-# cell, take a method that works on pixels.
+# photo that fills 7 x 7 cells is found, a mark as small as one cell is not. For small things, look for
+# a method that works on pixels.
 #
 # ## 8. When it lies
 #
@@ -776,8 +778,9 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# The white frame is the cell as it is drawn. Most of what moves it lies outside, and the eye counts
-# more than the cheek that the map marks. Read a class activation map as *around here*.
+# The white frame is the cell as it is drawn. Nearly all that moves it lies outside: the pupil counts, and
+# fur at the edge of the photo, more than the spot that the map marks. Read a class activation map as
+# *around here*.
 #
 # ### One library's answer is not the truth
 #
@@ -856,7 +859,7 @@ print(f"largest difference, the maps running from 0 to 1: {np.abs(ours - theirs)
 # You would not see it in a picture. You see it in a network of eight weights and a pencil. Keep such a
 # network for each method that you rely on.
 #
-# ### Exercise: a claim from a report (criticise, 8 minutes)
+# ### Exercise: a claim from a report (criticize, 8 minutes)
 #
 # > *"Our network finds pneumonia in chest X-rays with 94 % accuracy. The Grad-CAM map in Figure 3 follows
 # > the outline of the inflamed lobe smoothly. This proves that the network bases its decision on the
