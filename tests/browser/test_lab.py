@@ -43,6 +43,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "xailab", "lab", "--no-browser", f"--port={free_port()}"]
     command += [f"--folder={folder}"]
     own = {"XAILAB_PROGRESS": str(folder.parent / "progress.json"), "OMP_NUM_THREADS": "2"}
+    own |= {"XAILAB_SCOREBOARD": str(folder.parent / "scoreboard.csv")}
     own |= {f"JUPYTER_{kind}_DIR": str(folder.parent / kind) for kind in ("CONFIG", "RUNTIME")}
     with log.open("wb") as out:
         process = subprocess.Popen(

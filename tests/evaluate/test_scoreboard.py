@@ -13,7 +13,7 @@ from xailab.evaluate.scoreboard import COLUMNS, KnownAnswer, record, score, stan
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAILAB_HOME", str(tmp_path))
+    monkeypatch.setenv("XAILAB_SCOREBOARD", str(tmp_path / "scoreboard.csv"))
     monkeypatch.setenv("XAILAB_QUIET", "1")
     return tmp_path
 

@@ -74,6 +74,7 @@ def environment(own: Path) -> dict[str, str]:
         "XAILAB_QUIET": "1",
         "TQDM_DISABLE": "1",
         "XAILAB_PROGRESS": str(own / "progress.json"),
+        "XAILAB_SCOREBOARD": str(own / "scoreboard.csv"),
     }
 
 

@@ -5,6 +5,7 @@ because we put it there. The running board is a file of the learner's own, in `c
 """
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -160,7 +161,8 @@ def _maps(
 
 
 def _board() -> Path:
-    return home() / "scoreboard.csv"
+    """Return the board's file: `XAILAB_SCOREBOARD`, or `scoreboard.csv` at home."""
+    return Path(os.environ.get("XAILAB_SCOREBOARD") or home() / "scoreboard.csv")
 
 
 def record(table: pd.DataFrame) -> pd.DataFrame:
