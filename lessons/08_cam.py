@@ -65,7 +65,7 @@ for number, name, probability in net.top(pair, k=3):
 # It cannot make up its mind: two kinds of dog, then a tiger cat. Now ask two questions about this one
 # picture. This is the figure that you will build in this lesson, and learn to doubt:
 
-# %%
+# %% tags=["readme-mosaic"]
 TIGER_CAT, MASTIFF = 282, 243
 photo, both = net.picture(cat)[0], net.picture(pair)[0]
 answers = [cams.grad_cam(model, pair, target, layer="bn2") for target in (TIGER_CAT, MASTIFF)]
@@ -92,7 +92,8 @@ maps.shape
 
 # %% [markdown]
 # Look at three of them. They were picked because they add most to the score of tiger cat. None has
-# a name; you see only where each of them found what it looks for.
+# a name; you see only where each of them found what it looks for. The flat yellow is no error: this
+# network cuts every activation off at 6.
 
 # %%
 weights = model.classifier.weight[TIGER_CAT].detach()  # (1280,)
@@ -107,9 +108,9 @@ plots.compare(
 )
 
 # %% [markdown]
-# What follows is short. The network takes the average of each picture, and a linear layer adds them
-# up, with one weight for each picture and class. So you can compute the logit of tiger cat with one
-# line:
+# The rest of the network is short. It takes the average of each small picture, and a linear layer
+# adds the averages up, with one weight for each picture and class. So you can compute the logit of
+# tiger cat in one line:
 
 # %%
 bias = model.classifier.bias[TIGER_CAT].item()
@@ -129,15 +130,15 @@ print(f"the network  {logits[0, TIGER_CAT].item():.3f}")
 #       = \frac{1}{49}\sum_{ij} \underbrace{\sum_k w_{ck} A^k_{ij}}_{M_{ij}} + b_c$$
 #
 # $s_c$ is the logit of class $c$, $A^k$ the $k$-th small picture, $w_{ck}$ its weight for this class and
-# $b_c$ the bias. $M$ is the **class activation map** (CAM): what each cell gives to the logit.
+# $b_c$ the bias. $M$ is the **class activation map** (CAM): cell $ij$ gives $M_{ij}/49$ to the logit.
 
 # %%
 M = (weights[:, None, None] * maps).sum(dim=0)  # (7, 7)
 print(f"mean of M, plus bias: {M.mean().item() + bias:.3f}")
 
 # %% [markdown]
-# The same number a third time. Nothing was estimated: the map is the logit, spread out over the
-# cells it came from. Here it is, whole:
+# The same number a third time. Nothing was estimated: the map is the logit without its bias, spread
+# out over the cells it came from. Here it is, whole:
 
 # %%
 print(M.numpy().round(1))
@@ -157,9 +158,9 @@ plots.compare(
 )
 
 # %% [markdown]
-# The left map cannot tell the eye from the fur beside it. The right one seems to follow the edge of the
-# face, but it has no more information: between the cells, it is drawn by a formula that never saw
-# the photo.
+# The left map cannot tell the eye from the fur beside it. The right one seems to follow the cheek and
+# the muzzle, but it has no more information: between the cells, it is drawn by a formula that never
+# saw the photo.
 #
 # ### Exercise: a map that keeps the whole logit (code, 6 minutes)
 #
@@ -172,7 +173,7 @@ def class_map(maps, weight, bias, target):
     """Map (h, w) whose mean is the logit; maps (K, h, w), weight (C, K), bias (C,)."""
     ### BEGIN SOLUTION
     heat = (weight[target][:, None, None] * maps).sum(dim=0)
-    return (heat + bias[target]).detach()
+    return heat + bias[target]
     ### END SOLUTION
 
 
@@ -242,9 +243,9 @@ A, logits = A.detach(), logits.detach()  # lets go of all that was kept for the 
 #
 # ### Exercise: Grad-CAM for any network (code, 12 minutes)
 #
-# Put the four steps into one function. It gets a batch, so each row needs a map of its own. The check
-# uses a tiny network where the slopes differ from cell to cell, so that a mean over the wrong axis
-# shows.
+# Put the four steps into one function: forward pass, slopes, their mean, weighted sum with ReLU. It
+# gets a batch `x` of N pictures, and each needs a map of its own. The check uses a tiny network where
+# the slopes differ from cell to cell, so that a mean over the wrong axis shows.
 
 
 # %% tags=["exercise"]
@@ -252,7 +253,7 @@ def my_grad_cam(model, x, target, layer):
     """Grad-CAM of each row of x for one class: (N, 1, h, w), detached."""
     ### BEGIN SOLUTION
     with capture(model, layer) as kept:
-        logits = model(x.clone().requires_grad_())
+        logits = model(x)
     A = kept[layer]  # (N, K, h, w)
     (grads,) = torch.autograd.grad(logits[:, target].sum(), A)
     alpha = grads.mean(dim=(2, 3), keepdim=True)
@@ -301,7 +302,7 @@ np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 # %% [markdown]
 # One difference stays behind. pytorch-grad-cam calls `.backward()`, so every weight of the network
-# now carries a gradient. If you trained on, your next step would add it up:
+# now carries a gradient. If you trained on without clearing them, your next step would use them too:
 
 # %%
 left = sum(parameter.grad is not None for parameter in model.parameters())
@@ -309,7 +310,9 @@ model.zero_grad()
 print(f"parameters with a gradient left behind: {left}")
 
 # %% [markdown]
-# And the time? One forward and one backward pass, whoever asks for them:
+# And the time? All three take one forward and one backward pass. The backward pass of
+# pytorch-grad-cam runs to the first layer, for the gradients it leaves behind; the others stop at
+# `bn2`:
 
 
 # %%
@@ -347,7 +350,7 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# The dog's head is blue: it lowers the score of *tiger cat*. The ReLU of Grad-CAM shows such cells as
+# The dog's head is pale blue: it lowers the score of *tiger cat*. The ReLU of Grad-CAM shows such cells as
 # empty, and you cannot tell *nothing here* from *here is the counter-evidence*. Count how much it
 # cuts away:
 
@@ -444,18 +447,26 @@ plots.compare(
 
 # %%
 only_for = (weights.relu()[None, :, None, None] * A).sum(dim=1, keepdim=True)
-for name, one in [("CAM, positive weights only", only_for), ("LayerCAM", layer_heat)]:
-    print(f"{name:27}{on_the_cat(one):.2f}")
+rivals = {
+    "CAM, all weights": signed,
+    "CAM, positive weights": only_for,
+    "LayerCAM": layer_heat,
+    "Grad-CAM++": plus_heat,
+}
+for name, heat in rivals.items():
+    print(f"{name:22}{on_the_cat(heat):.2f}")
 
 # %% [markdown]
-# The same share to two digits. What a class activation map knows about *which* class, it knows from the
-# weights **against** it as much as from those for it.
+# Two of these had to agree. Behind an average, all slopes of a small picture are equal, so the ReLU of
+# LayerCAM drops whole pictures: here it *is* CAM with positive weights. Grad-CAM++ weighs the rest
+# in another way and comes out nearly the same. So the drop is to blame: of CAM's lead over .50, two
+# thirds came from the weights **against** the class.
 #
 # ### Score-CAM: no gradient, many forward passes
 #
 # Score-CAM uses each small picture as a window. It stretches the picture over the input, dims what is
-# dark in it, and asks the network for the score of what is left. 1,280 windows take seconds on a photo,
-# so work by hand on a digit. Our digit network has 64 small pictures.
+# dark in it, and asks the network for the score of what is left. That is one forward pass for each
+# small picture, so work on a digit: our digit network has 64 of them, not 1,280.
 
 # %%
 digits, digit_net = data.load("mnist5k"), models.digit_cnn()
@@ -487,40 +498,42 @@ plots.images(
     title="The best two windows and the worst",
 )
 
+# %% [markdown]
+# Let `explain` run it beside Grad-CAM. It counts the rows that went through the network:
+
 # %%
-plots.heatmap(
-    score_heat,
-    digit[0],
-    title="Score-CAM: what the best windows let through",
-    label="activation",
-)
+found = xailab.explain(digit_net, digit, 5, methods=["grad_cam", "score_cam"], layer="relu3")
+found.table()[["rows"]]
+
+# %%
+found.plot(over=digit[0], title="The same 64 pictures, other weights: the hottest spot moves")
 
 # %% [markdown]
-# On the photo, let `explain` run it beside Grad-CAM. It counts the rows that went through the network,
-# and the seconds. All small pictures that are empty share one row, so fewer than 1,280 are left.
+# Grad-CAM points at the upper stroke, Score-CAM at the lower one. Nothing here says which of them is
+# right; that takes a known answer (section 7). On the photo, the price is the first thing you notice:
 
 # %%
-found = xailab.explain(model, cat, TIGER_CAT, methods=["grad_cam", "score_cam"], layer="bn2")
-found.table()[["rows", "seconds"]].round(2)
-
-# %%
-found.plot(over=photo, title="Two methods, nearly the same cells, far from the same price")
+empty = (maps.amax(dim=(1, 2)) == 0).sum().item()
+print(f"{len(maps)} small pictures of the cat, {empty} of them are empty")
 
 # %% [markdown]
+# The empty ones hide everything and share one forward pass. That leaves hundreds, where Grad-CAM takes
+# one.
+#
 # ### Guided Grad-CAM: fine lines, borrowed
 #
-# Guided backprop (lesson 06) draws fine lines, but nearly the same ones for every class. Guided Grad-CAM
-# multiplies the two: the lines come from guided backprop, the choice between the animals from
-# Grad-CAM.
+# Guided backprop (lesson 06) draws fine lines, but on both animals, whichever you ask for. Guided
+# Grad-CAM multiplies the two: the lines come from guided backprop, the choice between the animals from
+# Grad-CAM. The numbers are the shares on the cat's half:
 
 # %%
-fine = [guided_backprop(model, pair, t).abs().sum(1) for t in (TIGER_CAT, MASTIFF)]
-chosen = [
-    cams.guided_grad_cam(model, pair, t, layer="bn2").abs().sum(1) for t in (TIGER_CAT, MASTIFF)
-]
+fine = [guided_backprop(model, pair, t) for t in (TIGER_CAT, MASTIFF)]
+chosen = [cams.guided_grad_cam(model, pair, t, layer="bn2") for t in (TIGER_CAT, MASTIFF)]
+lines = [heat.abs().sum(1, keepdim=True) for heat in fine + chosen]  # each (1, 1, 224, 448)
+names = ["guided, cat", "guided, mastiff", "x Grad-CAM, cat", "x Grad-CAM, mastiff"]
 plots.compare(
-    [*fine, *chosen],
-    titles=["guided, cat", "guided, mastiff", "x Grad-CAM, cat", "x Grad-CAM, mastiff"],
+    lines,
+    titles=[f"{name}: {on_the_cat(heat):.2f}" for name, heat in zip(names, lines)],
     shared=False,
     title="Grad-CAM chooses the animal, not guided backprop",
 )
@@ -565,7 +578,7 @@ def maps_and_slopes(x, target):
 
 
 # %%
-def in_the_right_cell(heat, truth):
+def in_the_right_quarter(heat, truth):
     heat = F.interpolate(heat.relu(), size=(448, 448), mode="nearest")
     return relevance_mass_accuracy(heat, truth).item()
 
@@ -574,8 +587,9 @@ by_grad, by_layer, survives = np.zeros((3, 6, len(LAYERS)))
 for i, x in enumerate(models.normalize(grids.images[:6])):
     for j, (A, g) in enumerate(maps_and_slopes(x[None], int(grids.target[i]))):
         alpha = g.mean(dim=(2, 3), keepdim=True)
-        by_grad[i, j] = in_the_right_cell((alpha * A).sum(1, True), grids.truth[i])
-        by_layer[i, j] = in_the_right_cell((g.relu() * A).sum(1, True), grids.truth[i])
+        by_grad[i, j] = in_the_right_quarter((alpha * A).sum(1, True), grids.truth[i])
+        by_layer[i, j] = in_the_right_quarter((g.relu() * A).sum(1, True), grids.truth[i])
+        # how much of the slopes is left after the mean: for section 8
         survives[i, j] = alpha.abs().sum() / g.abs().mean(dim=(2, 3)).sum()
 
 # %%
@@ -591,7 +605,7 @@ plots.curve(
     },
     title="Grad-CAM works in the last layers only",
     xlabel="blocks.0 to blocks.6; 7 is bn2, the last maps",
-    ylabel="share of heat in the right cell",
+    ylabel="share of heat in the right quarter",
 )
 
 # %% [markdown]
@@ -611,18 +625,18 @@ widgets.cam_browser(net, pair, [TIGER_CAT, MASTIFF, GOOSE])
 # ## 7. Known answer: the pointing game
 #
 # Looking at one cat and one dog is no test. Here is one: 15 mosaics of four photos each. For each, the
-# network is asked about one of the four classes, and we know the right cell. **Pointing**: is the
-# hottest place in the right cell? **Mass**: which share of the heat is there? Chance is .25 for both.
+# network is asked about one of the four classes, and we know the right quarter. **Pointing**: is the
+# hottest place in the right quarter? **Mass**: which share of the heat is there? Chance is .25 for both.
 
 # %%
-METHODS = ["cam", "grad_cam", "grad_cam_plus_plus", "layer_cam"]
+METHODS = ["grad_cam", "grad_cam_plus_plus", "layer_cam"]
 table = score(METHODS, ["mosaics"])
 table[["method", "pointing", "mass", "chance", "rows"]].round(2)
 
 # %%
 hits = table.set_index("method").loc["grad_cam", "pointing"]
 assert hits >= 0.95
-print(f"Grad-CAM points into the right cell in {hits:.0%} of the mosaics")
+print(f"Grad-CAM points into the right quarter in {hits:.0%} of the mosaics")
 
 # %% [markdown]
 # The second test is harsher. A network was trained on digits where a white mark of 4 x 4 pixels stood
@@ -650,7 +664,8 @@ plots.heatmap(
 # %% [markdown]
 # The white frame is the mark. It lies across four cells, and only one of them is hot. Parts of the zero
 # are nearly as hot, though without the mark they made no 8. Stretch this map, and its hottest pixel is
-# the middle of the hot cell, outside the mark. Is this one zero an exception? Ask all of these digits:
+# the middle of the hot cell, outside the mark by one pixel: pointing is strict here, so look at the
+# mass too. Is this one zero an exception? Ask all of these digits:
 
 # %%
 marked = score([*METHODS, "guided_grad_cam"], ["marked_digits"])
@@ -663,8 +678,8 @@ wide = board.pivot(index="method", columns="dataset", values="mass").loc[METHODS
 plots.scoreboard(wide, title="These maps find the photo, not the mark")
 
 # %% [markdown]
-# On the mosaics, the two methods that keep the weights against a class win by far. On the marks, all
-# four are hardly better than chance; only guided Grad-CAM, which draws pixels, finds a little more. A
+# On the mosaics, Grad-CAM wins by far: it keeps the weights against a class. On the marks, the mass of
+# all three is hardly above chance; only guided Grad-CAM, which draws pixels, finds a little more. A
 # photo that fills 7 x 7 cells is found, a mark as small as one cell is not. For small things, look for
 # a method that works on pixels.
 #
@@ -673,7 +688,7 @@ plots.scoreboard(wide, title="These maps find the photo, not the mark")
 # ### The map of a class that is not there
 #
 # You can ask for any class. Here are four maps of the one cat, each drawn up to its own top, smooth, as
-# you would see them in a paper. Which of the four classes are in the photo?
+# you would see them in a paper. Which of them belong to a class that is in the photo?
 
 # %%
 asked = [TIGER_CAT, 904, GOOSE, 559]
@@ -699,7 +714,8 @@ plots.compare(
 )
 
 # %% [markdown]
-# The network does not believe in a goose: its logit is below 0. Grad-CAM still draws a bright spot,
+# The network does not believe in a goose: its logit is 10 below the cat's, which makes it some 20,000
+# times less probable. Grad-CAM still draws a bright spot,
 # because the ReLU removed all that speaks against it and the color scale blew up the rest. So never
 # look at one map alone. Put the map of another class beside it, on one scale, and write the logit
 # under it.
@@ -738,7 +754,8 @@ plots.bars(
 # %% [markdown]
 # ### Exercise: blind it yourself (code, 5 minutes)
 #
-# Now the picture is `[[3, 1], [0, 0]]`. Find four weights, as a list of two rows, with which the score is
+# Now the picture is `[[3, 1], [0, 0]]`. Find four weights, as a list of two rows, with which the score (each
+# cell times its weight, summed) is
 # **at least 6** and Grad-CAM's map is empty.
 
 # %% tags=["exercise"]
@@ -790,9 +807,8 @@ plots.heatmap(
 #
 # With four cells and $\sum A = 2$, Grad-CAM++ gives a picture the weight
 # $4 \cdot \frac{g^2}{2g^2 + 2g^3} \cdot g = \frac{4g}{2 + 2g}$. That is $1$ for $g = 1$ and $\frac23$
-# for $g = \frac12$, so the second spot has to be $\frac23$ as hot as the first. Who takes the *mean* of
-# $A$ for its sum, an easy slip, gets another ratio. In the second case, the same network gives its
-# score in other units: all slopes are a thousand times smaller. Then $2g$ hardly counts beside $2$,
+# for $g = \frac12$, so the second spot has to be $\frac23$ as hot as the first. In the second case, the
+# same network gives its score in other units: all slopes are a thousand times smaller. Then $2g$ hardly counts beside $2$,
 # and the ratio is nearly $\frac12$.
 
 
@@ -803,8 +819,8 @@ def corner_net(unit):
     return net
 
 
-def weight_on_paper(g, total):
-    return 4 * g * g**2 / (2 * g**2 + g**3 * total)
+def weight_on_paper(g):
+    return 4 * g * g**2 / (2 * g**2 + g**3 * 2)
 
 
 corners = torch.tensor([[[[2.0, 0], [0, 0]], [[0, 0], [0, 2.0]]]])  # (1, 2, 2, 2)
@@ -813,16 +829,15 @@ corners = torch.tensor([[[[2.0, 0], [0, 0]], [[0, 0], [0, 2.0]]]])  # (1, 2, 2, 
 # %%
 def second_to_first(unit):
     net = corner_net(unit)
-    on_paper = weight_on_paper(unit / 2, 2) / weight_on_paper(unit, 2)
-    with_mean = weight_on_paper(unit / 2, 0.5) / weight_on_paper(unit, 0.5)
+    on_paper = weight_on_paper(unit / 2) / weight_on_paper(unit)
     ours = cams.grad_cam_plus_plus(net, corners, 0, layer="0")[0, 0]
     theirs = published(GradCAMPlusPlus, net, net[0], corners.clone().requires_grad_(), 0)
-    ratios = [on_paper, ours[1, 1] / ours[0, 0], theirs[1, 1] / theirs[0, 0], with_mean]
+    ratios = [on_paper, ours[1, 1] / ours[0, 0], theirs[1, 1] / theirs[0, 0]]
     return [f"{float(ratio):.3f}" for ratio in ratios]
 
 
 rows = [("1", *second_to_first(1.0)), ("1/1000", *second_to_first(0.001))]
-names = ["unit of the score", "on paper", "xailab", "pytorch-grad-cam", "mean for sum"]
+names = ["unit of the score", "on paper", "xailab", "pytorch-grad-cam"]
 plots.table(rows, names, title="Heat of the second spot, the first being 1")
 
 # %% [markdown]
@@ -837,7 +852,7 @@ for line in getsource(GradCAMPlusPlus).splitlines():
 
 # %% [markdown]
 # It adds a small number to the denominator, so that nothing is divided by 0. But with $g = .001$,
-# $2g^2$ is only $2 \cdot 10^{-6}$. The guard is as large as what it guards:
+# $2g^2$ is only $2 \cdot 10^{-6}$. The guard, $10^{-6}$, is no longer small beside what it guards:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -861,7 +876,7 @@ print(f"largest difference, the maps running from 0 to 1: {np.abs(ours - theirs)
 #
 # ### Exercise: a claim from a report (criticize, 8 minutes)
 #
-# > *"Our network finds pneumonia in chest X-rays with 94 % accuracy. The Grad-CAM map in Figure 3 follows
+# > *"Our network finds pneumonia in chest X-rays with 94% accuracy. The Grad-CAM map in Figure 3 follows
 # > the outline of the inflamed lobe smoothly. This proves that the network bases its decision on the
 # > lesion, as a radiologist does, and that it can be used in the clinic."*
 #
@@ -897,8 +912,8 @@ progress()
 #
 # - A class activation map is a weighted sum of small pictures. CAM reads the weights off the classifier,
 #   Grad-CAM takes mean slopes; behind an average and one linear layer they are the same.
-# - The weights against a class tell classes apart as much as those for it. Variants that drop them
-#   lit up the wrong animal.
+# - The weights against a class tell classes apart, as those for it do. Variants that drop them lit up
+#   the wrong animal.
 # - Every class has a good-looking map. Draw maps on one scale, beside another class, and score the
 #   method where you know the answer.
 #
@@ -917,7 +932,8 @@ progress()
 #   Localization*: CAM.
 # - Selvaraju and others (2017), *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based
 #   Localization*; section 3.2 has guided Grad-CAM.
-# - Chattopadhay, Sarkar, Howlader, Balasubramanian (2018), *Grad-CAM++*; its equation 19 is the
+# - Chattopadhay, Sarkar, Howlader, Balasubramanian (2018), *Grad-CAM++: Generalized
+#   Gradient-Based Visual Explanations for Deep Convolutional Networks*; its equation 19 is the
 #   denominator of section 8.
 # - Wang and others (2020), *Score-CAM*, and Jiang and others (2021), *LayerCAM*.
 # - Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018), *Sanity Checks for Saliency Maps*: which maps

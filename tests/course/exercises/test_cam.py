@@ -38,7 +38,12 @@ def einsum(weights, maps):
         (lambda maps, w, b, t: (einsum(w[t], maps) + b[t]).relu(), "cut off"),
         (lambda maps, w, b, t: einsum(w[t], maps).relu() + b[t], "cut off"),
         (lambda maps, w, b, t: w[t][:, None, None] * maps + b[t], r"shape \(1, 2\)"),
-        (lambda maps, w, b, t: einsum(w[t], maps) + b[t] + 0 * w.sum(), "carries its graph"),
+        (lambda maps, w, b, t: einsum(w[t], maps) + b[t] / 49, "divided by 49"),
+        (lambda maps, w, b, t: (w[t][:, None, None] * maps + b[t]).sum(0), "added once for each"),
+        (
+            lambda maps, w, b, t: (einsum(w[t], maps) + b[t]).mean().expand(maps.shape[1:]),
+            "where is lost",
+        ),
         (lambda maps, w, b, t: None, "None"),
     ],
 )
@@ -59,6 +64,14 @@ def by_steps(weigh, finish=torch.relu, score=lambda logits, target: logits[:, ta
     return answer
 
 
+def as_in_the_lesson(model, x, target, layer):
+    """The lesson's cells, put one below the other: x asks for no gradient."""
+    with capture(model, layer) as kept:
+        logits = model(x)
+    (grads,) = torch.autograd.grad(logits[:, target].sum(), kept[layer])
+    return (mean(grads) * kept[layer]).sum(1, keepdim=True).relu().detach()
+
+
 def mean(grads):
     return grads.mean((2, 3), keepdim=True)
 
@@ -66,6 +79,7 @@ def mean(grads):
 def test_grad_cam_takes_the_model_answer_and_other_ways():
     assert_accepted("cam.grad_cam", solution_of(LESSON, "my_grad_cam"))
     assert_accepted("cam.grad_cam", by_steps(mean))
+    assert_accepted("cam.grad_cam", as_in_the_lesson)
     assert_accepted(
         "cam.grad_cam",
         lambda model, x, t, layer: package.grad_cam(model, x, t, layer=layer, upsample=False),
@@ -133,7 +147,8 @@ def test_no_two_mistakes_look_alike():
 @pytest.mark.parametrize("id", ["cam.plus_plus", "cam.layer"])
 def test_guesses_are_shares(id):
     assert_accepted(id, 0.5)
-    assert_rejected(id, 50, "write 50 % as 0.5")
+    assert_rejected(id, 50, "write 50% as 0.5")
+    assert_rejected(id, "0.5", "without quotes")
     assert_rejected(id, -0.1, "from 0 to 1")
     assert_rejected(id, "half", "should be numbers")
 
@@ -150,6 +165,7 @@ def test_blind_takes_the_model_answer_and_other_ways():
         ([[1.0, 0.0], [-1.0, 0.0]], "score is 3"),
         ([[2.0, 0.0], [0.0, 0.0]], "mean weight is 0.5"),
         ([2.0, 0.0, -2.0, 0.0], r"\(2, 2\)"),
+        ([[float("nan"), 0.0], [0.0, 0.0]], "finite"),
         ([[0.0, 0.0], [0.0, 0.0]], "score is 0"),
     ],
 )
@@ -176,6 +192,13 @@ def test_radiology_takes_the_model_answer_and_another_one():
         run all test images, and score the maps against masks that radiologists drew, beside what
         chance would give. A warm lung could also hold a hospital tag or a chest drain, so the
         place alone is not the reason the network had.""",
+    )
+    assert_accepted(
+        "cam.radiology",
+        """A handful of numbers was blown up, so it follows the outline by luck. A single example
+        may be cherry-picked. That it is warm there does not make it the reason: hide the lobe and look
+        whether the score falls. I also want the heat for healthy, and patients of another
+        hospital.""",
     )
 
 

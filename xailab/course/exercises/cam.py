@@ -1,5 +1,6 @@
 """Exercises of lesson 08: class activation maps by hand, and what may be read into them."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from xailab.course import (
@@ -45,6 +46,9 @@ def class_map(answer: Any) -> None:
         "the bias is missing: the mean should be the whole logit.": bare,
         "the bias is shared out among the cells: each of them has to get all of it, or the mean "
         "gets too little.": bare + 2 / 2,
+        "the bias is divided by 49 or so: each cell has to get all of it.": bare + 2 / 49,
+        "the bias is added once for each small picture; add it once, after the sum.": bare + 3 * 2,
+        "its mean is right, but every cell is the same: where is lost.": want.mean().expand(1, 2),
         "these are the weights of class 0: pick the row of `target`.": _weighted(weight[0], maps)
         + 0.5,
         "this takes a column of `weight`; the row of a class holds its weights.": _weighted(
@@ -65,11 +69,10 @@ def _check_mean(answer: Any) -> None:
 
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(1280, 7, 7, generator=generator, dtype=torch.float64)
-    weight = torch.randn(10, 1280, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(10, 1280, generator=generator, dtype=torch.float64)
     bias = torch.randn(10, generator=generator, dtype=torch.float64)
     heat = answer(maps, weight, bias, 7)
-    expect_detached(heat, "the map")
-    logit = weight.detach()[7] @ maps.mean((1, 2)) + bias[7]
+    logit = weight[7] @ maps.mean((1, 2)) + bias[7]
     expect_close(heat.mean(), logit, "the mean of the map")
 
 
@@ -118,7 +121,9 @@ def _uneven_network() -> Any:
     import torch
     from torch import nn
 
-    net = nn.Sequential(nn.Identity(), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
+    first = nn.Conv2d(2, 2, 1, bias=False)  # hands its input on; the maps remember their graph
+    first.weight.data = torch.eye(2).reshape(2, 2, 1, 1)
+    net = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
     rows = [[9, 9, 9, 9, 9, 9, 9, 9], [4, 0, 3, 1, -2, -2, 1, -5], [1, 0, 0, 0, 2, 0, 0, 5]]
     net[3].weight.data = torch.tensor(rows).float()
     net[3].bias.data = torch.tensor([-1.0, 0.5, 2.0])
@@ -177,7 +182,7 @@ def _slips(net: Any, maps: "Tensor", gradient: "Tensor") -> dict[str, "Tensor"]:
     kind="predict",
     points=1,
     minutes=2,
-    hints=("Read the formula again: what happens to a channel with a negative gradient?",),
+    hints=("Read the formula again: what happens to a small picture with a negative slope?",),
 )
 def plus_plus(guess: Any) -> None:
     """A share."""
@@ -198,7 +203,9 @@ def layer(guess: Any) -> None:
 
 def _expect_share(guess: Any) -> None:
     if isinstance(guess, int | float) and 1 < guess <= 100:
-        raise Mistake(f"a share runs from 0 to 1: write {guess} % as {guess / 100:g}.")
+        raise Mistake(f"a share runs from 0 to 1: write {guess}% as {guess / 100:g}.")
+    if isinstance(guess, str) and guess.strip().replace(".", "", 1).isdigit():
+        raise Mistake(f"write the number without quotes: {guess.strip()}.")
     expect_number(guess, 0, 1)
 
 
@@ -223,6 +230,8 @@ def blind(answer: Any) -> str | None:
         raise Mistake(f"four weights are asked for, (2, 2); {tuple(weights.shape)} came.")
     bright = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
     score, mean = (weights * bright).sum().item(), weights.mean().item()
+    if not math.isfinite(score):
+        raise Mistake("four finite numbers are asked for.")
     if score < 6:
         raise Mistake(f"the score is {score:.4g}; it has to be at least 6.")
     if mean > 1e-6:
@@ -255,19 +264,22 @@ def radiology(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"7 ?(x|×|by) ?7|49|cells?\b|coarse|resolution|stretch|interpolat|upsampl|smooth",
+        r"7 ?(x|×|by) ?7|seven by seven|49|cells?\b|coarse|resolution|stretch|interpolat|upsampl"
+        r"|blow|blown|enlarg|smooth(ed|ing|ness)|drawn smooth|grid",
         "Where does the smooth outline come from? Speak of the size of the map.",
     )
     expect_mentions(
         answer,
         r"mask|truth|annotat|radiologist.{0,40}(draw|mark|outline)|pointing|chance|score[ds]? "
-        r"(it|the|them|on|against)|all (the )?(test )?(image|picture|case|patient|x.ray)|how often",
+        r"(it|the|them|on|against)|(all|many|more|other|every|hundred\w*) (of )?(the )?(test )?"
+        r"(image|picture|case|patient|x.ray|example|photo)|how often|anecdot|cherry|cover|hide|hiding"
+        r"|occlu|delet|(one|single|chosen) (image|picture|figure|x.ray|example|case)",
         "One picture proves little: against what, and on how many pictures, would you score it?",
     )
     expect_mentions(
         answer,
         r"\bwhy\b|not what|reason|tag|marker|text(ure)?|shortcut|other class|wrong class|healthy"
-        r"|other target|randomi[sz]",
+        r"|other target|another class|randomi[sz]",
         "Warm is a place, not a reason: what else could the network use there, and what would "
         "the map of another class look like?",
     )
@@ -289,11 +301,11 @@ question(
 
 question(
     "cam.q_goose",
-    "The logit of goose is below 0, and Grad-CAM for goose has a bright cell on the cat's nose. "
-    "What do you know?",
+    "The logit of goose is 10 below the cat's, and Grad-CAM for goose has a bright spot on the "
+    "bridge of the cat's nose. What do you know?",
     choices={
-        "The network thinks there is a goose at the nose.": "It thinks the opposite of the whole "
-        "picture: the logit is negative. The ReLU hid what speaks against a goose.",
+        "The network thinks there is a goose at the nose.": "It gives a goose less than one part "
+        "in 10,000. The ReLU hid what speaks against it.",
         "Grad-CAM is broken for this network.": "It does what its formula says: it draws the "
         "largest of what is left, however small.",
         "This is the largest of the little that speaks for a goose.": "And since every map is "
