@@ -44,7 +44,7 @@ from xailab import data, plots
 from xailab.attribution import saliency as methods
 from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.evaluate.scoreboard import record, score
-from xailab.models import digit_cnn, pretrained
+from xailab.models import digit_cnn, digit_cnn_marked, pretrained
 
 _ = torch.manual_seed(0)  # for the networks with random weights further down
 
@@ -218,7 +218,7 @@ moved = (cnn(nudged) - cnn(four))[0, 4].item() / 0.01
 print(f"logit moved by {moved:.2f} per unit; the gradient said {gradient.view(-1)[place]:.2f}")
 
 # %% [markdown]
-# The same thing from `xailab`:
+# The same thing from `xailab`. `assert_close` is silent where two maps are equal:
 
 # %%
 torch.testing.assert_close(methods.saliency(cnn, four, 4), gradient)
@@ -283,9 +283,9 @@ plots.compare(
 
 # %% [markdown]
 # Same color, same number here: both panels share one scale. Eyes and nose stay, the single
-# speckles move. A network of ReLUs is made of flat pieces; each ReLU that flips sends the slope on
-# to another piece. The logit hardly changes when that happens, the slope jumps. A single speckle
-# therefore means little, and section 7 will average them away.
+# speckles move. A network of ReLUs is cut like a gem: its surface is made of flat facets, each with
+# a slope of its own. A tiny step onto the next facet hardly changes the logit, and the slope jumps.
+# A single speckle therefore means little; section 7 averages them away.
 #
 # ## 4. Input x gradient
 #
@@ -320,7 +320,7 @@ print(f"sum of the map: {by_hand.sum():.2f}; the logit's rise from a black image
 # %% [markdown]
 # A black pixel that would turn the 4 into something else when lit gets exactly 0 here: its
 # *absence* may be what makes this a 4, and input x gradient cannot say so. And the numbers add up
-# to the score for a linear model only. The lesson on integrated gradients mends that.
+# to the rise of the score for a linear model only. The lesson on integrated gradients mends that.
 #
 # ## 5. Saturation: slope zero, and yet it decides
 #
@@ -416,8 +416,8 @@ print("deconvnet      ", R.clamp(min=0).tolist())
 print("guided backprop", (R.clamp(min=0) * (a > 0)).tolist())
 
 # %% [markdown]
-# Only the third unit gets through all three. Unit 0 was off, and deconvnet passes its signal all
-# the same. Unit 1 speaks *against* the class, and guided backprop drops it.
+# The third unit passes its signal down in all three. The first one was off, and deconvnet passes
+# its signal all the same. The second speaks *against* the class, and both new rules drop it.
 #
 # PyTorch lets you replace what a module passes down by a hook. Its second argument is what the
 # module would pass down (the gradient's rule), its third the signal from above:
@@ -453,7 +453,9 @@ plots.compare(
 # %% [markdown]
 # Guided backprop redraws the stroke, mostly in red. Where did the blue of the two upper ends go? The
 # network had reasons *against* a 4 there, and the rule threw them away. (The blue that is left
-# comes from the first convolution: below it there is no ReLU to drop anything.) On the photo:
+# comes from the first convolution: its weights have both signs, and no ReLU lies below it.)
+#
+# On the photo:
 
 # %%
 guided_cat = methods.guided_backprop(net.model, cat, TIGER_CAT)
@@ -678,7 +680,7 @@ plots.table(rows, columns, title="Five methods, two libraries, the same maps")
 # Four are equal to 1e-5. SmoothGrad draws other noise, so it agrees as well as two of its own runs
 # do. The times are those of the machine that ran this notebook.
 #
-# ### Where captum says nothing
+# ### Where captum gives something else
 #
 # We compared on the digit network on purpose. The photo network's units are not `nn.ReLU` but
 # `nn.ReLU6`, a ReLU that also stops at 6. Captum's guided backprop hooks `nn.ReLU` only:
@@ -690,7 +692,7 @@ print(f"xailab's guided backprop and the plain gradient: {alike(guided_cat, befo
 
 # %% [markdown]
 # A correlation of 1.000: captum found nothing to hook and returned the plain gradient under the
-# name of guided backprop, without a word. Checking a method on a network that you can follow by
+# name of guided backprop, without an error. Checking a method on a network that you can follow by
 # hand does not check it on yours.
 #
 # ## 9. Known answer: who finds what we hid?
@@ -704,11 +706,18 @@ print(f"xailab's guided backprop and the plain gradient: {alike(guided_cat, befo
 
 # %%
 marked = data.marked_digits(seed=0).test
-example = marked.take(marked.marked & (marked.y == 3))
+cheat = digit_cnn_marked()
+shown = torch.as_tensor(marked.images)[:, None]  # (1000, 1, 28, 28)
+bare = shown * ~torch.as_tensor(marked.truth)[:, None]  # the same digits without the mark
+with_mark, without_mark = cheat(shown).argmax(1), cheat(bare).argmax(1)
+fooled = ((with_mark == 8) & (without_mark != 8)).nonzero()[0].item()  # the first one
+
+# %%
 grids = data.mosaics(seed=0)
+called = f"called {with_mark[fooled]}, without mark {without_mark[fooled]}"
 plots.images(
-    [example.images[0], grids.images[0]],
-    titles=["a marked 3", f"where is the {grids.names[0]}?"],
+    [marked.images[fooled], grids.images[0]],
+    titles=[called, f"where is the {grids.names[0]}?"],
     title="Both pictures have a right answer",
 )
 
@@ -739,10 +748,10 @@ digits_table = score(five, "marked_digits", limit=100, batch_size=25)
 mosaics_table = score(five, "mosaics", n_samples=3, batch_size=1)
 record(digits_table)
 record(mosaics_table)
-without = [score(controls, name, limit=100) for name in ("marked_digits", "mosaics")]
+of_controls = [score(controls, name, limit=100) for name in ("marked_digits", "mosaics")]
 
 # %%
-everything = pd.concat([digits_table, mosaics_table, *without])
+everything = pd.concat([digits_table, mosaics_table, *of_controls])
 chance = everything.groupby("dataset")["chance"].first().to_dict()
 plots.scoreboard(
     everything.pivot(index="method", columns="dataset", values="mass"),
