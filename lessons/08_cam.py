@@ -510,11 +510,11 @@ found.plot(over=digit[0], title="The same 64 pictures, other weights: the hottes
 
 # %% [markdown]
 # Grad-CAM points at the upper stroke, Score-CAM at the lower one. Nothing here says which of them is
-# right; that takes a known answer (section 7). On the photo, the price is the first thing you notice:
+# right; that takes a known answer (section 7). On a photo, the price is high:
 
 # %%
 empty = (maps.amax(dim=(1, 2)) == 0).sum().item()
-print(f"{len(maps)} small pictures of the cat, {empty} of them are empty")
+print(f"{len(maps):,} small pictures of the cat; {empty} of them are empty")
 
 # %% [markdown]
 # The empty ones hide everything and share one forward pass. That leaves hundreds, where Grad-CAM takes
@@ -530,7 +530,7 @@ print(f"{len(maps)} small pictures of the cat, {empty} of them are empty")
 fine = [guided_backprop(model, pair, t) for t in (TIGER_CAT, MASTIFF)]
 chosen = [cams.guided_grad_cam(model, pair, t, layer="bn2") for t in (TIGER_CAT, MASTIFF)]
 lines = [heat.abs().sum(1, keepdim=True) for heat in fine + chosen]  # each (1, 1, 224, 448)
-names = ["guided, cat", "guided, mastiff", "x Grad-CAM, cat", "x Grad-CAM, mastiff"]
+names = ["guided, cat", "guided, mastiff", "product, cat", "product, mastiff"]
 plots.compare(
     lines,
     titles=[f"{name}: {on_the_cat(heat):.2f}" for name, heat in zip(names, lines)],

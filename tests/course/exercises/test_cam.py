@@ -196,8 +196,8 @@ def test_radiology_takes_the_model_answer_and_another_one():
     assert_accepted(
         "cam.radiology",
         """A handful of numbers was blown up, so it follows the outline by luck. A single example
-        may be cherry-picked. That it is warm there does not make it the reason: hide the lobe and look
-        whether the score falls. I also want the heat for healthy, and patients of another
+        may be cherry-picked. That it is warm there does not make it the reason: hide the lobe and
+        look whether the score falls. I also want the heat for healthy, and patients of another
         hospital.""",
     )
 
