@@ -42,8 +42,9 @@ def einsum(weights, maps):
         (lambda maps, w, b, t: (w[t][:, None, None] * maps + b[t]).sum(0), "added once for each"),
         (
             lambda maps, w, b, t: (einsum(w[t], maps) + b[t]).mean().expand(maps.shape[1:]),
-            "where is lost",
+            "does not say where",
         ),
+        (lambda maps, w, b, t: maps.mul_(w[t][:, None, None]).sum(0) + b[t], "changed `maps`"),
         (lambda maps, w, b, t: None, "None"),
     ],
 )
@@ -122,6 +123,7 @@ def attached(model, x, target, layer):
         (by_steps(mean, score=lambda logits, t: logits.sum()), "all logits"),
         (by_steps(mean, score=lambda logits, t: logits[0, t]), "only the first row"),
         (by_steps(mean, finish=lambda heat: heat.relu() / 2), "is a mean here"),
+        (by_steps(mean, score=lambda logits, t: logits[:, t].mean()), "is a mean here"),
         (by_steps(mean, finish=lambda heat: heat.relu()[:, 0]), "axis of length 1"),
         (leaves_gradients, "left a gradient"),
         (changes_x, "changed x"),

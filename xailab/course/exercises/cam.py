@@ -46,9 +46,11 @@ def class_map(answer: Any) -> None:
         "the bias is missing: the mean should be the whole logit.": bare,
         "the bias is shared out among the cells: each of them has to get all of it, or the mean "
         "gets too little.": bare + 2 / 2,
-        "the bias is divided by 49 or so: each cell has to get all of it.": bare + 2 / 49,
+        "the bias is divided by 49: each cell has to get all of it.": bare + 2 / 49,
         "the bias is added once for each small picture; add it once, after the sum.": bare + 3 * 2,
-        "its mean is right, but every cell is the same: where is lost.": want.mean().expand(1, 2),
+        "its mean is right, but with one value everywhere it does not say where.": want.mean().expand(
+            1, 2
+        ),
         "these are the weights of class 0: pick the row of `target`.": _weighted(weight[0], maps)
         + 0.5,
         "this takes a column of `weight`; the row of a class holds its weights.": _weighted(
@@ -71,8 +73,11 @@ def _check_mean(answer: Any) -> None:
     maps = torch.rand(1280, 7, 7, generator=generator, dtype=torch.float64)
     weight = torch.randn(10, 1280, generator=generator, dtype=torch.float64)
     bias = torch.randn(10, generator=generator, dtype=torch.float64)
-    heat = answer(maps, weight, bias, 7)
     logit = weight[7] @ maps.mean((1, 2)) + bias[7]
+    given = maps.clone()
+    heat = answer(given, weight, bias, 7)
+    if not torch.equal(given, maps):
+        raise Mistake("the map is right, but your function changed `maps`.")
     expect_close(heat.mean(), logit, "the mean of the map")
 
 
@@ -173,7 +178,8 @@ def _slips(net: Any, maps: "Tensor", gradient: "Tensor") -> dict[str, "Tensor"]:
         "the weights are absolute values: what speaks against the class now speaks for it.": heat(
             alpha.abs()
         ),
-        "the sum over channels is a mean here.": heat(alpha) / 2,
+        "half of what it should be: the sum over channels, or over logits[:, target], is a mean "
+        "here.": heat(alpha) / 2,
     }
 
 
