@@ -24,7 +24,7 @@
 #
 # **You need:** [01 Backpropagation](01_backprop.ipynb)
 #
-# **Time:** 60 minutes with the exercises; the cells run in half a minute · **Difficulty:** 2 of 5
+# **Time:** 60 minutes with the exercises; the cells run in less than a minute · **Difficulty:** 2 of 5
 
 # %%
 import copy
@@ -74,7 +74,7 @@ def strength(attribution):
 
 # %%
 names = ["saliency", "guided_backprop", "smoothgrad"]
-found = xailab.explain(net.model, cat, TIGER_CAT, methods=names, n_samples=10, batch_size=1)
+found = xailab.explain(net.model, cat, TIGER_CAT, methods=names, n_samples=8, batch_size=1)
 plots.compare(
     [strength(found[name]) for name in names],
     over=photo,
@@ -458,17 +458,17 @@ plots.compare(
 # On the photo:
 
 # %%
-guided_cat = methods.guided_backprop(net.model, cat, TIGER_CAT)
-by_rule = {
-    "gradient": before,
-    "input x gradient": methods.input_x_gradient(net.model, cat, TIGER_CAT),
-    "deconvnet": methods.deconvnet(net.model, cat, TIGER_CAT),
-    "guided backprop": guided_cat,
+passes = {
+    "gradient": methods.saliency,
+    "input x gradient": methods.input_x_gradient,
+    "deconvnet": methods.deconvnet,
+    "guided backprop": methods.guided_backprop,
 }
+of_cat = {name: method(net.model, cat, TIGER_CAT) for name, method in passes.items()}
 plots.compare(
-    [strength(m) for m in by_rule.values()],
+    [strength(attribution) for attribution in of_cat.values()],
     over=photo,
-    titles=list(by_rule),
+    titles=list(of_cat),
     shared=False,
     title="Four backward passes: deconvnet draws a grid that is not in the photo",
 )
@@ -595,7 +595,7 @@ with torch.no_grad():
     sure = [net.model(cat + n * spread * draws).softmax(1)[:, TIGER_CAT].mean() for n in levels]
 
 # %%
-smoothed = partial(methods.smoothgrad, net.model, cat, TIGER_CAT, n_samples=8, batch_size=1)
+smoothed = partial(methods.smoothgrad, net.model, cat, TIGER_CAT, n_samples=6, batch_size=1)
 plots.compare(
     [strength(before), *(strength(smoothed(noise=level)) for level in levels[1:])],
     over=photo,
@@ -644,13 +644,13 @@ theirs = {
     "deconvnet": lambda: C.Deconvolution(cnn).attribute(four, **ask),
     "guided_backprop": lambda: C.GuidedBackprop(cnn).attribute(four, **ask),
     "smoothgrad": lambda: C.NoiseTunnel(C.Saliency(cnn)).attribute(
-        four, nt_samples=100, stdevs=0.1, abs=False, **ask
+        four, nt_samples=25, stdevs=0.1, abs=False, **ask
     ),
 }
 
 # %%
 mine = {name: partial(getattr(methods, name), cnn, four, 4) for name in theirs}
-mine["smoothgrad"] = partial(mine["smoothgrad"], n_samples=100, batch_size=25)
+mine["smoothgrad"] = partial(mine["smoothgrad"], n_samples=25, batch_size=25)
 
 
 # %%
@@ -671,7 +671,7 @@ for name in theirs:
     (a, a_ms), (b, b_ms) = timed(mine[name]), timed(theirs[name])
     equal = np.corrcoef(a.flatten(), b.detach().flatten())[0, 1]
     rows.append((name, f"{equal:.3f}", f"{a_ms:.1f}", f"{b_ms:.1f}"))
-    assert equal > (0.95 if name == "smoothgrad" else 0.99999), name
+    assert equal > (0.9 if name == "smoothgrad" else 0.99999), name
     assert name == "smoothgrad" or torch.allclose(a, b, atol=1e-5), name
 columns = ["method", "correlation", "xailab (ms)", "captum (ms)"]
 plots.table(rows, columns, title="Five methods, two libraries, the same maps")
@@ -688,7 +688,9 @@ plots.table(rows, columns, title="Five methods, two libraries, the same maps")
 # %%
 their_guided = C.GuidedBackprop(net.model).attribute(cat, target=TIGER_CAT)
 print(f"captum's guided backprop and the plain gradient: {alike(their_guided, before):.3f}")
-print(f"xailab's guided backprop and the plain gradient: {alike(guided_cat, before):.3f}")
+print(
+    f"xailab's guided backprop and the plain gradient: {alike(of_cat['guided backprop'], before):.3f}"
+)
 
 # %% [markdown]
 # A correlation of 1.000: captum found nothing to hook and returned the plain gradient under the
@@ -740,15 +742,16 @@ controls = {"noise_only": noise_only, "the_picture": the_picture}
 
 # %% [markdown]
 # `pointing` asks: does the largest value of the map lie in the right place? `mass` asks: which share
-# of the positive values lies there? (The cell below is the longest of the lesson; on mosaics,
-# SmoothGrad has to do with three copies.)
+# of the positive values lies there? To save your time, the cell below asks about ten mosaics, and
+# gives SmoothGrad two noisy copies there. It is still the longest cell of the lesson.
 
 # %%
 digits_table = score(five, "marked_digits", limit=100, batch_size=25)
-mosaics_table = score(five, "mosaics", n_samples=3, batch_size=1)
+mosaics_table = score(five, "mosaics", limit=10, n_samples=2, batch_size=1)
 record(digits_table)
 record(mosaics_table)
-of_controls = [score(controls, name, limit=100) for name in ("marked_digits", "mosaics")]
+sizes = {"marked_digits": 100, "mosaics": 10}
+of_controls = [score(controls, name, limit=rows) for name, rows in sizes.items()]
 
 # %%
 everything = pd.concat([digits_table, mosaics_table, *of_controls])
@@ -780,10 +783,13 @@ plots.table(columns, title="How often the largest value lies in the right place"
 #
 # - *the picture* points at the mark most often of all, and it never asked the network. A score
 #   without a control would have fooled you.
-# - SmoothGrad points into the right photo far more often than the plain gradient, with three copies.
+# - SmoothGrad points into the right photo more often than the plain gradient, with two copies only.
 #   Its mass did not rise. What averaging removes is the single wrong speckle, and a single speckle
 #   is all that pointing looks at. Two fair measures, two verdicts: say which one you used.
 # - Guided backprop, the tidiest map of all, is the worst of the five at pointing to the mark.
+#
+# And ten mosaics are few. Look at what random numbers scored there, with a chance of one in four:
+# luck alone moves these hit rates by a tenth or two.
 #
 # The scores went to your scoreboard; later lessons add their methods to it, on the same questions.
 
@@ -807,6 +813,7 @@ alike_guess = 0.3
 predict("saliency.espresso", alike_guess)
 
 # %%
+guided_cat = of_cat["guided backprop"]
 guided_espresso = methods.guided_backprop(net.model, cat, ESPRESSO)
 reveal("saliency.espresso", round(alike(guided_cat, guided_espresso), 3))
 
@@ -823,10 +830,9 @@ plots.compare(
 # The eyes and the nose of a cat "explain" why the photo is a cup of coffee. And the other methods?
 
 # %%
-for name in ("saliency", "input_x_gradient", "deconvnet", "guided_backprop"):
-    method = getattr(methods, name)
-    pair = [method(net.model, cat, target) for target in (TIGER_CAT, ESPRESSO)]
-    print(f"{name:17} correlation of cat and espresso: {alike(*pair):.3f}")
+for name, method in passes.items():
+    of_espresso = method(net.model, cat, ESPRESSO)
+    print(f"{name:17} correlation of cat and espresso: {alike(of_cat[name], of_espresso):.3f}")
 
 # %% [markdown]
 # Now the network instead of the question. Keep the lower layers, and give the last two of seven
@@ -858,7 +864,7 @@ plots.compare(
     over=photo,
     titles=["gradient, trained", "gradient, ruined", "guided, trained", "guided, ruined"],
     shared=False,
-    title="Guided backprop hardly notices that the network is gone",
+    title="Guided backprop hardly notices that most weights are random",
 )
 
 # %% [markdown]
