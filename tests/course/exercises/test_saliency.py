@@ -64,6 +64,7 @@ def test_sensitivity_accepts_the_model_answer_and_another_way():
         (lambda m, x, t: saliency(lambda r: m(r).amax(1), x, None), "largest logit"),
         (lambda m, x, t: saliency(lambda r: m(r).softmax(1), x, t), "leave softmax away"),
         (of_the_loss, "gradient of the loss"),
+        (lambda m, x, t: of_the_loss(m, x, t) / len(x), "gradient of the mean loss"),
         (input_x_gradient, "input x gradient"),
         (lambda m, x, t: saliency(m, x, t) / len(x), "0.3333 times"),
         (lambda m, x, t: saliency(m, x, t).sum(1), "summed or averaged away"),
@@ -169,6 +170,8 @@ def test_smooth_accepts_the_model_answer():
         (smooth_with(normal, over=lambda g: g.abs().mean(0, keepdim=True)), "lost its signs"),
         (smooth_with(normal, over=lambda g: g.mean(0)), "axis of length 1 is missing"),
         (smooth_with(normal, over=lambda g: g), "shape"),
+        (lambda m, x, t, n, k, s: smooth_with(normal)(m, x, t, n, 1, s), "one noisy copy"),
+        (lambda m, x, *rest: x * smooth_with(normal)(m, x, *rest), "times the input"),
         (lambda m, x, t, n, k, s: smooth_with(normal)(m, x, 0, n, k, s), "explains output 0"),
         (seed_ignored, "does your code use seed"),
         (never_the_same, "seed the generator inside"),
@@ -216,7 +219,7 @@ def test_report_accepts_the_model_answer_and_another_text():
         (ANOTHER_CRITICISM.replace("class", "thing"), "something else than the cat"),
         (
             ANOTHER_CRITICISM.replace("tiny nudges of", "some").replace("logit", "number"),
-            "gradient say",
+            "such a map say",
         ),
     ],
 )

@@ -66,6 +66,10 @@ def sensitivity(answer: Any) -> None:
             "that is the gradient of the loss; explain the logit itself.": -saliency(
                 lambda rows: model(rows).log_softmax(1), x, targets
             ),
+            "that is the gradient of the mean loss; explain the logit itself.": -saliency(
+                lambda rows: model(rows).log_softmax(1), x, targets
+            )
+            / len(x),
             "that is input x gradient; the gradient alone was asked for.": x
             * saliency(model, x, targets),
         },
@@ -135,7 +139,7 @@ def smooth(answer: Any) -> None:
             "your code used the global random state: draw from "
             "torch.Generator().manual_seed(seed) and pass it on as generator=."
         )
-    _expect_smooth(got)
+    _expect_smooth(got, x)
     expect_detached(got, "your map")
     _expect_seeded(lambda seed: answer(_wavy, x, 1, 0.1, 5, seed))
 
@@ -147,8 +151,13 @@ def _wavy(x: Any) -> Any:
     return torch.stack([x.sum(1), (x[:, 0] - x[:, 1]) ** 3], dim=1)
 
 
-def _expect_smooth(got: Any) -> None:
+def _expect_smooth(got: Any, x: Any) -> None:
     """Compare with the limit for many samples: the slope 3 d^2 has the mean 3 * 2 sigma^2 = 6."""
+    import torch
+
+    from xailab.attribution.saliency import saliency
+
+    one_draw = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
     def slope(mean: float) -> list[list[float]]:
         return [[mean, -mean, 0.0, 0.0]]
@@ -169,6 +178,10 @@ def _expect_smooth(got: Any) -> None:
             "the noise is uniform from 0 to 1; SmoothGrad's is normal: torch.randn.": slope(0.5),
             "noise is a deviation, not a variance: no square root.": slope(60.0),
             "that explains output 0; the target was 1.": [[1.0, 1.0, 1.0, 1.0]],
+            "that is SmoothGrad times the input; the mean gradient alone was asked for.": slope(12),
+            "that is the slope at one noisy copy; average over n_samples of them.": saliency(
+                _wavy, x + one_draw, 1
+            ),
         },
     )
 
@@ -211,8 +224,10 @@ def report(answer: Any) -> None:
     )
     expect_mentions(
         answer,
-        r"sensitiv|contribut|slope|nudg|small change|chang\w+ .{0,40}(score|logit)|known.answer",
-        "What does a gradient say, if not what the network attends to?",
+        r"sensitiv|contribut|slope|nudg|small change|chang\w+ .{0,40}(score|logit)|known.answer"
+        r"|edge|texture|mov\w+ .{0,40}(score|logit)|(score|logit).{0,40}(mov|chang|depend)"
+        r"|not what (decid|drove|made|counts)",
+        "What does such a map say, if not what the network attends to?",
     )
 
 
