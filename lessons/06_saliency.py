@@ -852,8 +852,8 @@ for name, method in passes.items():
     print(f"{name:17} correlation of cat and espresso: {alike(of_cat[name], of_espresso):.3f}")
 
 # %% [markdown]
-# Deconvnet ignores the question too; the other two maps change with it. SmoothGrad's does as well (0.26
-# with ten copies; not run here, to save your time).
+# Deconvnet ignores the question too; the other two maps change with it. SmoothGrad's does as well
+# (0.26 with ten copies; not run here, to save your time).
 #
 # Now the network instead of the question. Keep the lower layers, and give the last two of seven
 # stages, the head and the classifier fresh random weights. What is left can no longer tell a cat
@@ -889,8 +889,9 @@ plots.compare(
 
 # %% [markdown]
 # The prettiest map of this lesson is decided by the lower layers and the photo. What turns their
-# edges and textures into *cat* or *espresso* sits in the layers that you replaced. Adebayo et al. (2018) ran this test on
-# many methods, layer by layer; the lesson on sanity checks repeats it in full.
+# edges and textures into *cat* or *espresso* sits in the layers that you replaced. Adebayo et al.
+# (2018) ran this test on many methods, layer by layer; the lesson on sanity checks repeats it in
+# full.
 #
 # ### Your turn: criticize
 #
@@ -957,7 +958,8 @@ plots.compare(
 # $$\frac{\partial L}{\partial W_k} = (p_k - y_k)\, x$$
 #
 # $L$ is the loss, $W_k$ the weights of class $k$, $p_k$ its probability, and $y_k$ is 1 for the label
-# and 0 for the others. The weights' gradient is a copy of the input, times the error. You saw the 4
+# and 0 for the others. The weights' gradient of a linear layer is a copy of its input, times the
+# error. You saw the 4
 # because you put it there:
 
 # %%
