@@ -852,8 +852,7 @@ for name, method in passes.items():
     print(f"{name:17} correlation of cat and espresso: {alike(of_cat[name], of_espresso):.3f}")
 
 # %% [markdown]
-# Deconvnet ignores the question too; the other two maps change with it. SmoothGrad's does as well
-# (0.26 with ten copies; not run here, to save your time).
+# Deconvnet ignores the question too; the other two maps change with it.
 #
 # Now the network instead of the question. Keep the lower layers, and give the last two of seven
 # stages, the head and the classifier fresh random weights. What is left can no longer tell a cat
