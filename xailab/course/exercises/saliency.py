@@ -50,31 +50,39 @@ def sensitivity(answer: Any) -> None:
         got,
         saliency(model, x, targets),
         "the gradient for the targets 0, 2, 1",
-        known={
-            "every row was explained for the first row's target; each row has its own.": saliency(
-                model, x, 0
-            ),
-            "all logits were summed; pick the target's logit of each row.": saliency(
-                lambda rows: model(rows).sum(1), x, None
-            ),
-            "that explains the largest logit, not the target.": saliency(
-                lambda rows: model(rows).amax(1), x, None
-            ),
-            "that is the gradient of the probability; leave softmax away.": saliency(
-                lambda rows: model(rows).softmax(1), x, targets
-            ),
-            "that is the gradient of the loss; explain the logit itself.": -saliency(
-                lambda rows: model(rows).log_softmax(1), x, targets
-            ),
-            "that is the gradient of the mean loss; explain the logit itself.": -saliency(
-                lambda rows: model(rows).log_softmax(1), x, targets
-            )
-            / len(x),
-            "that is input x gradient; the gradient alone was asked for.": x
-            * saliency(model, x, targets),
-        },
+        known=_slips(model, x, targets),
     )
     expect_detached(got, "your gradient")
+
+
+def _slips(model: Any, x: Any, targets: Any) -> dict[str, Any]:
+    """Return what usual slips compute, each under the words that name it."""
+    from xailab.attribution.saliency import saliency
+
+    def loss(rows: Any) -> Any:
+        return -model(rows).log_softmax(1)
+
+    return {
+        "every row was explained for the first row's target; each row has its own.": saliency(
+            model, x, 0
+        ),
+        "all logits were summed; pick the target's logit of each row.": saliency(
+            lambda rows: model(rows).sum(1), x, None
+        ),
+        "that explains the largest logit, not the target.": saliency(
+            lambda rows: model(rows).amax(1), x, None
+        ),
+        "that is the gradient of the probability; leave softmax away.": saliency(
+            lambda rows: model(rows).softmax(1), x, targets
+        ),
+        "that is the gradient of the loss; explain the logit itself.": saliency(loss, x, targets),
+        "that is the gradient of the mean loss; explain the logit itself.": saliency(
+            loss, x, targets
+        )
+        / len(x),
+        "that is input x gradient; the gradient alone was asked for.": x
+        * saliency(model, x, targets),
+    }
 
 
 def _expect_tidy(model: Any, x: Any, before: Any) -> None:
