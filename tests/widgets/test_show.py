@@ -10,6 +10,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from xailab import plots, widgets
+from xailab.widgets.show import frame
 
 CODE = """
 import ipywidgets
@@ -72,3 +73,8 @@ def test_a_page_without_widget_state_shows_the_picture(executed):
 def test_outside_a_notebook_the_sentence_is_printed(capsys):
     widgets.show(ipywidgets.IntSlider(), plots.bars([1], ["a"], title="One bar"))
     assert capsys.readouterr().out == "In words: One bar. One bar: a (1).\n"
+
+
+def test_an_explorers_picture_is_not_stretched():
+    layout = frame().layout
+    assert (layout.align_self, layout.max_width, layout.width) == ("flex-start", "100%", None)

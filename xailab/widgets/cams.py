@@ -18,7 +18,7 @@ from xailab.core.layers import capture
 from xailab.core.scores import graph, outputs_of
 from xailab.core.state import frozen
 from xailab.models import Pretrained
-from xailab.widgets.show import show
+from xailab.widgets.show import frame, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -109,7 +109,7 @@ def explorer(maps: CamMaps) -> "VBox":
     CSS classes: `xailab-cam` on the whole, `xailab-cam-layer`, `xailab-cam-class` and
     `xailab-cam-signed` on the controls.
     """
-    from ipywidgets import HTML, Checkbox, Dropdown, Image, Layout, SelectionSlider, VBox
+    from ipywidgets import HTML, Checkbox, Dropdown, Layout, SelectionSlider, VBox
 
     wide = Layout(width="32em")
     controls = {
@@ -128,7 +128,7 @@ def explorer(maps: CamMaps) -> "VBox":
         ),
         "signed": Checkbox(description="show what speaks against it, too", layout=wide),
     }
-    image, words = Image(format="png"), HTML()
+    image, words = frame(), HTML()
 
     @cache
     def drawn(layer: str, target: int, signed: bool) -> tuple[bytes, str]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipywidgets import Widget
+    from ipywidgets import Image, Widget
 
     from xailab.plots import Picture
 
@@ -30,3 +30,10 @@ def show(widget: "Widget", fallback: "Picture") -> None:
         data[_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
         display(data, metadata=metadata, raw=True)
     say(fallback.alt)
+
+
+def frame() -> "Image":
+    """Return the place of an explorer's picture, at its own size: stretched it would blur."""
+    from ipywidgets import Image, Layout
+
+    return Image(format="png", layout=Layout(align_self="flex-start", max_width="100%"))

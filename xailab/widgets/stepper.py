@@ -15,7 +15,7 @@ import numpy as np
 from xailab import plots
 from xailab.foundations.backprop import MLP, Array, softmax_cross_entropy
 from xailab.plots.words import number
-from xailab.widgets.show import show
+from xailab.widgets.show import frame, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -55,7 +55,7 @@ def backprop_stepper(net: MLP, x: Sequence[float], y: int, *, stand_in: int | No
 
 def explorer(net: MLP, x: Sequence[float], y: int) -> "VBox":
     """Return the stepper as a widget; arguments as for `backprop_stepper`."""
-    from ipywidgets import HTML, Image, IntSlider, Layout, VBox
+    from ipywidgets import HTML, IntSlider, Layout, VBox
 
     steps = backprop_steps(net, x, y)
     slider = IntSlider(
@@ -65,7 +65,7 @@ def explorer(net: MLP, x: Sequence[float], y: int) -> "VBox":
         layout=Layout(width="32em"),
         tooltip="Stage of the two passes; the arrow keys move it",
     )
-    words, image = HTML(), Image(format="png")
+    words, image = HTML(), frame()
 
     @cache
     def png(step: int) -> bytes:
