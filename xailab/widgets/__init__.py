@@ -9,10 +9,20 @@ from xailab.widgets.show import show
 _HOMES = {
     "backprop_stepper": "stepper",
     "cam_browser": "cams",
+    "layer_browser": "layers",
     "method_chooser": "chooser",
+    "playground": "play",
     "recommend": "chooser",
 }
-__all__ = ["backprop_stepper", "cam_browser", "method_chooser", "recommend", "show"]
+__all__ = [
+    "backprop_stepper",
+    "cam_browser",
+    "layer_browser",
+    "method_chooser",
+    "playground",
+    "recommend",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:
