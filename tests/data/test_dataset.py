@@ -28,6 +28,14 @@ def test_take_by_mask_keeps_the_kind_of_table(X):
     assert len(taken) == 2
 
 
+def test_take_of_texts():
+    data = Dataset("sms", texts=["hi", "win", "bye"], y=np.array([0, 1, 0]), names=[])
+    taken = data.take(data.y == 0)
+    assert taken.texts == ["hi", "bye"]
+    assert taken.y.tolist() == [0, 0]
+    assert repr(taken) == "Dataset('sms': 2 texts; y: none)"
+
+
 def test_take_of_a_list_of_images_without_labels():
     data = Dataset(
         "skimage_photos", images=[np.zeros((2, 2, 3)), np.ones((3, 3, 3))], y=None, names=["p", "q"]
@@ -44,5 +52,5 @@ def test_image_by_name():
     assert data.image("drum").min() == 1
     with pytest.raises(ValueError, match="no image 'drums'; there are drum"):
         data.image("drums")
-    with pytest.raises(ValueError, match="is a table"):
+    with pytest.raises(ValueError, match="has no images"):
         table(np.zeros((3, 1))).image("drum")

@@ -17,7 +17,7 @@ LOADABLE = [
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_is_complete(name):
     entry = registry.entry(name)
-    assert entry.kind in {"images", "table", "weights"}
+    assert entry.kind in {"images", "table", "texts", "weights"}
     assert entry.source in {"archive", "dependency", "torchvision"}
     assert entry.title
     assert entry.licence

@@ -13,14 +13,16 @@ from xailab.data import registry
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples, answers, and what they are called; either `X` (a table) or `images` is set.
+    """Examples, answers, and what they are called; one of `X` (a table), `images`, `texts` is set.
 
     Attributes:
         name: name in the registry.
         X: table (N, D): a float64 array where every column is a number, else a DataFrame.
         images: uint8, (N, H, W) gray or (N, H, W, 3) RGB; a list of (H, W, 3) where sizes differ.
+        texts: a list of N strings.
         y: answers (N,): int64 class numbers, float64 for a regression, None if there are none.
-        names: of a table, its D column names; of images, N readable names, one for each image.
+        names: of a table, its D column names; of images, N readable names, one for each image; of
+            texts, none.
         classes: readable name of each class, so that `classes[y[i]]` is the answer of example i.
         target: what y is, in words.
         extra: further arrays (N, ...) that are no features (a score under audit, the official
@@ -28,10 +30,11 @@ class Dataset:
     """
 
     name: str
-    y: Any  # which of X, images and y there are depends on the set: a union would burden callers
+    y: Any  # which parts there are depends on the set: a union would burden callers
     names: list[str]
     X: Any = None
     images: Any = None
+    texts: Any = None
     classes: list[str] = field(default_factory=list)
     target: str = ""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
@@ -42,21 +45,23 @@ class Dataset:
         return registry.card(self.name)
 
     def __len__(self) -> int:
-        rows = self.X if self.X is not None else self.images
-        return 0 if rows is None else len(rows)
+        rows = next((part for part in (self.X, self.images, self.texts) if part is not None), ())
+        return len(rows)
 
     def __repr__(self) -> str:
-        what = "images" if self.X is None else f"rows of {len(self.names)} columns"
+        what = "images" if self.texts is None else "texts"
+        if self.X is not None:
+            what = f"rows of {len(self.names)} columns"
         return f"Dataset({self.name!r}: {len(self)} {what}; y: {self.target or 'none'})"
 
     def image(self, name: str) -> np.ndarray:
         """Return the (first) image of a readable name, for example `photos().image("yurt")`.
 
         Raises:
-            ValueError: there is no image of that name, or this is a table.
+            ValueError: there is no image of that name, or this is no set of images.
         """
         if self.images is None:
-            raise ValueError(f"{self.name!r} is a table: it has no images")
+            raise ValueError(f"{self.name!r} has no images")
         if name not in self.names:
             near = get_close_matches(name, self.names, n=3) or sorted(set(self.names))[:10]
             raise ValueError(f"{self.name!r} has no image {name!r}; there are {', '.join(near)}")
@@ -71,11 +76,17 @@ class Dataset:
         numbers = np.arange(len(self))[np.asarray(rows)]
         changes: dict = {key: value[numbers] for key, value in self.extra.items()}
         changes = {"extra": changes, "y": None if self.y is None else self.y[numbers]}
-        if self.images is None:
-            frame = isinstance(self.X, pd.DataFrame)
-            changes["X"] = self.X.iloc[numbers] if frame else self.X[numbers]
-        else:
-            whole = isinstance(self.images, np.ndarray)
-            changes["images"] = self.images[numbers] if whole else [self.images[i] for i in numbers]
-            changes["names"] = [self.names[i] for i in numbers]
+        for part in ("X", "images", "texts"):
+            changes[part] = _cut(getattr(self, part), numbers)
+        if self.images is not None:
+            changes["names"] = _cut(self.names, numbers)
         return replace(self, **changes)
+
+
+def _cut(part: Any, numbers: np.ndarray) -> Any:
+    """Return some rows of a frame, an array or a list, as the same kind; None of None."""
+    if isinstance(part, pd.DataFrame):
+        return part.iloc[numbers]
+    if isinstance(part, list):
+        return [part[i] for i in numbers]
+    return None if part is None else part[numbers]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from xailab.data import images, tables
+from xailab.data import images, tables, texts
 from xailab.data.dataset import Dataset
 from xailab.data.public import public
 from xailab.data.registry import entry
@@ -15,6 +15,7 @@ _LOADERS: dict[str, Callable[[], Dataset]] = {
     "digits": images.digits,
     "mnist": partial(public, "mnist"),
     "cifar10": partial(public, "cifar10"),
+    "sms": texts.sms,
     **tables.LOADERS,
 }
 
@@ -23,8 +24,9 @@ def load(name: str) -> Dataset:
     """Load a data set by its name in the registry, fetching it first if it has to be fetched.
 
     Tables have `.X`: a float64 array (N, D) where every column is a number, otherwise a pandas
-    DataFrame; `.names` are its columns. Image sets have `.images`, uint8. `.y` holds int64 class
-    numbers (`.classes[y[i]]` in words) or float64 values. `.card` says where it all came from.
+    DataFrame; `.names` are its columns. Image sets have `.images`, uint8; text sets `.texts`. `.y`
+    holds int64 class numbers (`.classes[y[i]]` in words) or float64 values. `.card` says where it
+    all came from.
 
     Raises:
         ValueError: no data set of that name (near names are listed), or it holds weights.

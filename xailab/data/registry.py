@@ -13,7 +13,7 @@ class Entry:
 
     Attributes:
         name: what `load(name)` takes.
-        kind: "images", "table" or "weights".
+        kind: "images", "table", "texts" or "weights".
         title: one line for people.
         source: "archive" (a pinned package archive), "dependency" (inside an installed package)
             or "torchvision" (its download).
