@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.toys import inputs, toy
 from xailab.core import capture, frozen
-from xailab.core.layers import find_layer, last_maps
+from xailab.core.layers import edited, find_layer, last_maps
 from xailab.models import digit_cnn
 
 
@@ -206,3 +206,22 @@ def test_last_maps_leaves_the_model_as_it_was(error):
     assert [module.training for module in model.modules()] == flags
     assert model.calls.item() == 0
     assert torch.equal(x, inputs())
+
+
+def test_edited_replaces_the_output_and_leaves_no_hook():
+    model, x = toy().eval(), inputs()
+    bare, before = model(x).detach(), hooks(model)
+    with edited(model, "drop", torch.zeros_like):
+        torch.testing.assert_close(model(x), model.fc.bias.expand(3, 4))
+    assert hooks(model) == before
+    torch.testing.assert_close(model(x), bare)
+
+
+def test_edited_leaves_no_hook_when_the_edit_fails():
+    model, x = toy(), inputs()
+    before = hooks(model)
+    with pytest.raises(ZeroDivisionError), edited(model, "drop", lambda _: 1 / 0):
+        model(x)
+    assert hooks(model) == before
+    with pytest.raises(ValueError, match="no layer 'dorp'"), edited(model, "dorp", torch.relu):
+        pass

@@ -1,6 +1,6 @@
 """Finding a layer by name and keeping what it computes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -86,6 +86,32 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def edited(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer hand on `edit(output)` in place of its output inside the `with` block.
+
+    Args:
+        model: the network.
+        layer: dotted name of the layer; if it runs twice, both outputs are edited.
+        edit: what becomes of the output; it must not work in place on what it is given.
+
+    Raises:
+        TypeError, ValueError: as for `find_layer`.
+
+    Elsewhere: an intervention, a patch; a forward hook that returns something.
+
+    >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
+    >>> with edited(net, "0", lambda output: output - 3):
+    ...     net(torch.tensor([5.0]))
+    tensor([2.])
+    """
+    handle = find_layer(model, layer).register_forward_hook(lambda *call: edit(call[-1]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def last_maps(model: nn.Module, x: Tensor) -> str | None:
