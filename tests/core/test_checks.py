@@ -1,11 +1,19 @@
 """What is refused, and in which words."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xailab.core.checks import check_input, check_positive, check_target, split_target
+from xailab.core.checks import (
+    check_baseline,
+    check_input,
+    check_positive,
+    check_target,
+    split_target,
+)
 
 NET = nn.Linear(2, 3)
 
@@ -122,3 +130,24 @@ def test_good_counts(value):
 def test_bad_counts(value, error, words):
     with pytest.raises(error, match=words):
         check_positive("n_steps", value)
+
+
+@pytest.mark.parametrize("baseline", [0.5, torch.tensor(0.5), torch.full((1, 3), 0.5)])
+def test_a_baseline_takes_the_shape_of_x(baseline: Any) -> None:
+    assert torch.equal(check_baseline(baseline, torch.zeros(2, 3)), torch.full((2, 3), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "error", "words"),
+    [
+        ("black", TypeError, "str"),
+        (True, TypeError, "bool"),
+        (float("nan"), ValueError, "NaN"),
+        (torch.zeros(2, 3, dtype=torch.float64), TypeError, "float64.*float32"),
+        (torch.zeros(2, 4), ValueError, r"\(2, 4\).*\(2, 3\)"),
+        (torch.zeros(5, 2, 3), ValueError, r"\(5, 2, 3\).*\(2, 3\)"),
+    ],
+)
+def test_a_baseline_that_does_not_fit(baseline: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        check_baseline(baseline, torch.zeros(2, 3))

@@ -123,3 +123,34 @@ def check_positive(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return int(value)
+
+
+def check_baseline(baseline: Any, x: Tensor) -> Tensor:
+    """Return the baseline as a tensor of the shape of `x`: what counts as nothing.
+
+    Args:
+        baseline: a number, or a tensor that broadcasts to `x`.
+        x: (N, ...) floats.
+
+    Raises:
+        TypeError: neither a number nor a tensor, or a tensor of another dtype or device.
+        ValueError: NaN or infinite, or a shape that does not broadcast to `x`.
+
+    >>> check_baseline(0.5, torch.zeros(1, 2))
+    tensor([[0.5000, 0.5000]])
+    """
+    if isinstance(baseline, bool) or not isinstance(baseline, (int, float, np.number, Tensor)):
+        raise TypeError(f"baseline must be a number or a Tensor, got {type(baseline).__name__}")
+    value = baseline if isinstance(baseline, Tensor) else x.new_tensor(float(baseline))
+    if (value.dtype, value.device) != (x.dtype, x.device):
+        raise TypeError(
+            f"baseline is {value.dtype} on {value.device}, but x is {x.dtype} on {x.device}"
+        )
+    if not torch.isfinite(value).all():
+        raise ValueError("baseline holds values that are NaN or infinite")
+    try:
+        return value.detach().expand_as(x)
+    except RuntimeError as error:
+        raise ValueError(
+            f"baseline of shape {tuple(value.shape)} does not broadcast to x {tuple(x.shape)}"
+        ) from error
