@@ -19,6 +19,7 @@ _HOMES = {
     "additive_table": "additive",
     "marked_digits": "marked",
     "mosaics": "mosaic",
+    "plane": "planes",
 }
 __all__ = sorted(_HOMES)
 
