@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xailab.plots.boundaries import boundary, raster
     from xailab.plots.charts import bars, curve, scoreboard
     from xailab.plots.graphs import graph, network
     from xailab.plots.maps import compare, heatmap, images
@@ -21,6 +22,7 @@ _HOMES = {
     "Picture": "pictures",
     "Table": "tables",
     "bars": "charts",
+    "boundary": "boundaries",
     "compare": "maps",
     "curve": "charts",
     "describe": "words",
@@ -31,6 +33,7 @@ _HOMES = {
     "images": "maps",
     "network": "graphs",
     "picture": "pictures",
+    "raster": "boundaries",
     "scoreboard": "charts",
     "table": "tables",
     "timeline": "timelines",
@@ -39,6 +42,7 @@ __all__ = [
     "Picture",
     "Table",
     "bars",
+    "boundary",
     "compare",
     "curve",
     "describe",
@@ -49,6 +53,7 @@ __all__ = [
     "images",
     "network",
     "picture",
+    "raster",
     "scoreboard",
     "table",
     "timeline",

@@ -1,0 +1,157 @@
+"""What a network makes of the plane: its decision, and the map of every neuron.
+
+The picture is composed of arrays, pixel by pixel, so that a live widget can redraw it many times a
+second; `boundary` puts the same picture into a figure.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+
+from xailab.plots.arrays import Floats, to_array
+from xailab.plots.pictures import INK, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.words import lead, percent
+
+CELL = 36  # pixels of one neuron's map
+LARGE = 288  # pixels of the decision
+_GAP, _TOP, _DPI = 4, 18, 96
+
+
+def raster(
+    decision: Any,
+    layers: Sequence[Any],
+    X: Any,
+    y: Any,
+    *,
+    extent: float,
+    held_out: Any = None,
+) -> Image.Image:
+    """Compose the picture: a column of small maps for each layer, the decision with the points.
+
+    Red is positive, blue negative, white zero. Every small map has its own scale; what never
+    changes sign or is zero everywhere shows as one color. Class 1 is drawn as red squares, class 0
+    as blue disks, held-out points hollow.
+
+    Args:
+        decision: (S, S), p(class 1) - p(class 0) over the plane, row 0 on top.
+        layers: one (units, s, s) array per hidden layer.
+        X: (N, 2) points, horizontal and vertical.
+        y: (N,) classes, 0 or 1.
+        extent: the plane runs from -extent to extent both ways.
+        held_out: (N,) True for points that were not trained on.
+
+    Raises:
+        ValueError: NaN, shapes that do not fit, or an extent that is not positive.
+    """
+    plane, columns = _checked(decision, layers, extent)
+    points, classes, hollow = _points(X, y, held_out)
+    rows = max((len(maps) for maps in columns), default=0)
+    left = len(columns) * (CELL + _GAP) + (3 * _GAP if columns else 0)
+    height = _TOP + max(LARGE, rows * (CELL + _GAP) - _GAP)
+    page = Image.new("RGB", (left + LARGE, height), "white")
+    pen = ImageDraw.Draw(page)
+    for i, maps in enumerate(columns):
+        pen.text((i * (CELL + _GAP), 2), f"layer {i + 1}", fill=INK, font=_font(10))
+        for j, values in enumerate(maps):
+            at = (i * (CELL + _GAP), _TOP + j * (CELL + _GAP))
+            page.paste(_colored(values, CELL, np.abs(values).max()), at)
+    pen.text((left, 2), "decision and points", fill=INK, font=_font(11))
+    page.paste(_colored(plane, LARGE, 1.0), (left, _TOP))
+    _draw_points(pen, points / extent, classes, hollow, (left, _TOP))
+    return page
+
+
+def boundary(
+    decision: Any,
+    layers: Sequence[Any],
+    X: Any,
+    y: Any,
+    *,
+    extent: float,
+    held_out: Any = None,
+    title: str,
+    alt: str | None = None,
+) -> Picture:
+    """Draw a network's decision in the plane and its neurons' maps; arguments as for `raster`.
+
+    Args:
+        decision, layers, X, y, extent, held_out: as for `raster`.
+        title: the finding.
+        alt: the text alternative; without it the share of the plane of each class is named.
+    """
+    page = raster(decision, layers, X, y, extent=extent, held_out=held_out)
+    with styled():
+        figure = new_figure(page.width / _DPI, page.height / _DPI + 0.35, title)
+        ax = figure.subplots()
+        ax.imshow(page, interpolation="nearest")
+        ax.axis("off")
+    share = float((to_array(decision) > 0).mean())
+    words = (
+        f"{len(layers)} hidden layers with {', '.join(str(len(maps)) for maps in layers)} units; "
+        f"class 1 gets {percent(share)} of the plane."
+    )
+    return Picture(figure, alt or lead(title) + words)
+
+
+def _checked(decision: Any, layers: Sequence[Any], extent: float) -> tuple[Floats, list[Floats]]:
+    plane = to_array(decision, "decision")
+    columns = [to_array(maps, f"layers[{i}]") for i, maps in enumerate(layers)]
+    if plane.ndim != 2 or any(maps.ndim != 3 for maps in columns):
+        raise ValueError(
+            f"expected a decision (S, S) and maps (units, s, s), got {plane.shape} and "
+            f"{[maps.shape for maps in columns]}"
+        )
+    if not extent > 0:
+        raise ValueError(f"extent must be positive, got {extent}")
+    return plane, columns
+
+
+def _points(X: Any, y: Any, held_out: Any) -> tuple[Floats, Floats, Floats]:
+    points, classes = to_array(X, "X"), to_array(y, "y")
+    hollow = np.zeros(len(points)) if held_out is None else to_array(held_out, "held_out")
+    if points.shape != (len(classes), 2) or hollow.shape != classes.shape:
+        raise ValueError(
+            f"expected X (N, 2) with N classes and marks, got {points.shape}, {classes.shape} and "
+            f"{hollow.shape}"
+        )
+    return points, classes, hollow
+
+
+def _colored(values: Floats, pixels: int, top: float) -> Image.Image:
+    """Color a map between -top and top, at the given size."""
+    scaled = values / top if top > 0 else values
+    index = np.clip(np.rint(127.5 + 127.5 * scaled), 0, 255).astype(np.uint8)
+    image = Image.fromarray(_colors()[index])
+    return image.resize((pixels, pixels), Image.Resampling.NEAREST)
+
+
+def _draw_points(
+    pen: ImageDraw.ImageDraw,
+    points: Floats,
+    classes: Floats,
+    hollow: Floats,
+    corner: tuple[int, int],
+) -> None:
+    """Draw the points, given in -1..1; those outside are left out."""
+    inside = (np.abs(points) < 0.985).all(axis=1)
+    places = (points * (1, -1) + 1) / 2 * LARGE + corner
+    for (x, y), label, empty in zip(places[inside], classes[inside], hollow[inside], strict=True):
+        color = POSITIVE if label > 0 else NEGATIVE
+        draw = pen.rectangle if label > 0 else pen.ellipse
+        fill, edge = ("white", color) if empty else (color, "white")
+        draw((x - 3, y - 3, x + 3, y + 3), fill=fill, outline=edge)
+
+
+@cache
+def _colors() -> Any:
+    """Return blue, white, red in 256 steps, (256, 3) uint8."""
+    return (colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
