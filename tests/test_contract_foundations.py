@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import inputs, toy
-from xailab.foundations import activations
+from xailab.foundations import activations, feature_visualization
 
 TARGETS = torch.tensor([2, 0, 3])
 
@@ -46,6 +46,15 @@ def conductance(
     return activations.layer_conductance(model, x, target, layer=layer, n_steps=5, **more)
 
 
+def maximize(model: Any, x: Any, *, layer: Any = "norm", **more: Any) -> Tensor:
+    size = {"shape": (3, 8, 8), "n_steps": 3}
+    return feature_visualization.maximize(model, layer=layer, unit=1, **size, **more)
+
+
+def deep_dream(model: Any, x: Any, *, layer: Any = "conv2", **more: Any) -> Tensor:
+    return feature_visualization.deep_dream(model, x[:1], layer=layer, n_steps=2, **more)
+
+
 EVERYTHING = "x target layer batch_size rows"
 PROBES = {
     "layer_activations": probe(
@@ -64,6 +73,8 @@ PROBES = {
         ),
         "x layer batch_size",
     ),
+    "maximize": probe(maximize, "layer"),
+    "deep_dream": probe(deep_dream, "layer"),
 }
 
 
