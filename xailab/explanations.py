@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xailab import plots
 from xailab.attribution import register_all
-from xailab.core.checks import Model, Target, check_input, split_target
+from xailab.core.checks import Model, Target, check_baseline, check_input, split_target
 from xailab.core.layers import last_maps
 from xailab.core.registry import METHODS, Method, chosen, refuse_unknown
 from xailab.core.scores import scores_of
@@ -44,8 +44,9 @@ class Explanation:
         attribution: (N, ...) Tensor, as the method returned it.
         seconds: wall time.
         rows: rows that went forward through the model.
-        gap: per row, what the attribution's sum misses of f(x) - f(0), in units of the score;
-            only path methods promise 0. None for maps that are no sum over input numbers.
+        gap: per row, what the attribution's sum misses of f(x) - f(baseline), in units of the
+            score; only path methods promise 0. None for maps that are no sum over input numbers,
+            and for methods that average over a background instead.
     """
 
     name: str
@@ -190,7 +191,7 @@ def explain(
     check_input(model, x)
     with frozen(model), torch.no_grad():
         scores = scores_of(model, x, target)
-        empty = scores_of(model, torch.zeros_like(x), target)
+        empty = scores_of(model, check_baseline(options.get("baseline", 0.0), x), target)
     layer = options.get("layer") or _layer(model, x)
     wanted = chosen(methods if methods is not None else _fitting(layer))
     refuse_unknown(options, wanted)
@@ -222,13 +223,13 @@ def _explained(
     options: Mapping[str, Any],
     change: Tensor,
 ) -> Explanation:
-    """Run one method, counting time and rows; `change` is f(x) - f(0)."""
+    """Run one method, counting time and rows; `change` is f(x) - f(baseline)."""
     with _counted(model) as counter:
         began = perf_counter()
         attribution = method.maps(model, x, target, options)
         seconds = perf_counter() - began
     gap = None
-    if attribution.shape == x.shape and "layer" not in method.needs:
+    if attribution.shape == x.shape and not method.needs & {"layer", "background"}:
         gap = attribution.flatten(1).sum(1) - change
     return Explanation(method.name, method.title, attribution, seconds, counter["rows"], gap)
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-_FAMILIES = ("saliency", "cam")
+_FAMILIES = ("saliency", "paths", "cam")
 
 
 def register_all() -> None:

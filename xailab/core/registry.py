@@ -21,8 +21,9 @@ class Method:
         name: the function's name, as in tables.
         title: its name in the field, as in pictures.
         function: the function itself.
-        needs: what a model must have, of "layer" (a layer with positions), "relu" (ReLU modules
-            and no functional ones), "gap" (global average pooling before a linear classifier).
+        needs: of a model, "layer" (a layer with positions), "relu" (ReLU modules
+            and no functional ones), "gap" (global average pooling before a linear classifier);
+            and of the caller, "background" (rows to compare with).
         options: the names of its keyword arguments.
     """
 

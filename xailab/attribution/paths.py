@@ -1,0 +1,193 @@
+"""Explanations that walk from "nothing" to the input and add up the gradients on the way.
+
+Lesson 07 teaches this file. Gradients at the input alone miss what has saturated before; the sum
+along a path does not, and it adds up to the change of the score (completeness).
+"""
+
+import torch
+from torch import Tensor
+
+from xailab.core.checks import (
+    Model,
+    Target,
+    check_baseline,
+    check_input,
+    check_positive,
+    split_target,
+)
+from xailab.core.quadrature import quadrature
+from xailab.core.registry import method
+from xailab.core.scores import batched_gradients, scores_of
+from xailab.core.state import frozen
+
+
+@method()
+def integrated_gradients(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    *,
+    baseline: float | Tensor = 0.0,
+    n_steps: int = 50,
+    rule: str = "gauss-legendre",
+    multiply_by_inputs: bool = True,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Mean gradient on the straight path from the baseline $b$ to $x$, times the way gone.
+
+    $$A = (x - b) \odot
+      \int_0^1 \frac{\partial f_t}{\partial x}\big(b + \alpha (x - b)\big)\,d\alpha
+      \approx (x - b) \odot \sum_{k=1}^{n} w_k
+      \frac{\partial f_t}{\partial x}\big(b + \alpha_k (x - b)\big)$$
+
+    Completeness: $\sum_i A_i = f_t(x) - f_t(b)$, up to the error of the sum over $n$ points
+    (`completeness_gap` tells it).
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        baseline: where the path begins, what counts as "nothing": a number, or a tensor that
+            broadcasts to `x`.
+        n_steps: points on the path.
+        rule: where they lie and what they weigh: "gauss-legendre", "trapezoid", "midpoint",
+            "left" or "right"; the weights of every rule sum to 1.
+        multiply_by_inputs: False returns the mean gradient, without the factor $x - b$.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, in units of the score (without the factor: score per unit of `x`).
+
+    Raises:
+        TypeError: as for `saliency`, or a baseline that is no number or tensor.
+        ValueError: as for `saliency`, a baseline that does not broadcast, an unknown rule,
+            `n_steps` < 1.
+
+    Reference: Sundararajan, Taly, Yan (2017), Axiomatic Attribution for Deep Networks.
+    Elsewhere: captum `IntegratedGradients` (its trapezoid weights sum to (n - 1) / n).
+
+    >>> product = lambda x: (x[:, 0] * x[:, 1])[:, None]
+    >>> integrated_gradients(product, torch.tensor([[2.0, 3.0]]), 0)
+    tensor([[3.0000, 3.0000]])
+    """
+    x = check_input(model, x).detach()
+    start = check_baseline(baseline, x)
+    points, weights = quadrature(rule, n_steps, like=x)
+    means = []
+    for begin, end, t in zip(start, x, split_target(target, len(x)), strict=True):
+        steps = torch.stack([begin + point * (end - begin) for point in points])
+        gradients = batched_gradients(model, steps, t, batch_size=batch_size)
+        means.append(torch.tensordot(weights, gradients, dims=1))
+    mean = torch.stack(means)
+    return (x - start) * mean if multiply_by_inputs else mean
+
+
+@method("background")
+def expected_gradients(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    *,
+    background: Tensor,
+    n_samples: int = 100,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Integrated gradients averaged over baselines drawn from a background.
+
+    $$A = \frac{1}{n} \sum_{k=1}^{n} (x - b_k) \odot
+      \frac{\partial f_t}{\partial x}\big(b_k + \alpha_k (x - b_k)\big), \qquad
+      b_k \sim \text{background},\ \alpha_k \sim U\big(\tfrac{k-1}{n}, \tfrac{k}{n}\big)$$
+
+    In expectation $\sum_i A_i = f_t(x) - \operatorname{mean}_b f_t(b)$. One $\alpha_k$ in each
+    n-th of the path keeps the mean right and lowers the noise. Every row sees the same draws.
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        background: (B, ...) floats, the rows that baselines are drawn from.
+        n_samples: draws for each row.
+        seed: of the draws; the global random state is neither used nor changed.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, in units of the score.
+
+    Raises:
+        TypeError: as for `saliency`, also of the background.
+        ValueError: as for `saliency`, also of the background; rows of another shape than those
+            of `x`; `n_samples` < 1.
+
+    Reference: Erion, Janizek, Sturmfels, Lundberg, Lee (2021), Improving performance of deep
+        learning models with axiomatic attribution priors and expected gradients.
+    Elsewhere: captum `GradientShap`, shap `GradientExplainer`; both draw $\alpha$ freely.
+
+    >>> net = torch.nn.Linear(2, 1)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
+    >>> expected_gradients(net, torch.ones(1, 2), 0, background=torch.zeros(1, 2)).round()
+    tensor([[ 3., -2.]])
+    """
+    x = check_input(model, x).detach()
+    rows, points = _draws(model, x, background, check_positive("n_samples", n_samples), seed)
+    means = []
+    for end, t in zip(x, split_target(target, len(x)), strict=True):
+        way = end - rows
+        gradients = batched_gradients(model, rows + points * way, t, batch_size=batch_size)
+        means.append((way * gradients).mean(0))
+    return torch.stack(means)
+
+
+def completeness_gap(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    attribution: Tensor,
+    *,
+    baseline: float | Tensor = 0.0,
+) -> Tensor:
+    r"""Tell how far an attribution is from adding up to the change of the score.
+
+    $$\delta = \sum_i A_i - \big(f_t(x) - f_t(b)\big)$$
+
+    Args:
+        model: maps (N, ...) to logits (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        attribution: (N, ...), what a method gave for these rows.
+        baseline: the one the method was given.
+
+    Returns:
+        (N,), in units of the score; 0 for a complete attribution.
+
+    Raises:
+        TypeError, ValueError: as for `integrated_gradients`; an attribution that has not one
+            entry per row.
+
+    Elsewhere: captum `return_convergence_delta=True`.
+
+    >>> net = torch.nn.Linear(2, 1)
+    >>> x = torch.ones(1, 2)
+    >>> abs(completeness_gap(net, x, 0, integrated_gradients(net, x, 0)).item()) < 1e-6
+    True
+    """
+    x = check_input(model, x).detach()
+    start = check_baseline(baseline, x)
+    if attribution.shape[:1] != x.shape[:1]:
+        came = tuple(attribution.shape)
+        raise ValueError(f"attribution must have {len(x)} rows, as x has; its shape is {came}")
+    with frozen(model), torch.no_grad():
+        change = scores_of(model, x, target) - scores_of(model, start, target)
+    return attribution.detach().flatten(1).sum(1) - change
+
+
+def _draws(model: Model, x: Tensor, background: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return n rows of the background, and n points of the path in the shape of rows of one."""
+    if check_input(model, background).shape[1:] != x.shape[1:]:
+        came, expected = tuple(background.shape), tuple(x.shape[1:])
+        raise ValueError(f"background must have rows of shape {expected}, got {came}")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(background), (n,), generator=generator)
+    within = torch.rand(n, generator=generator, dtype=torch.float64)
+    points = ((torch.arange(n) + within) / n).to(x).reshape(n, *[1] * (x.ndim - 1))
+    return background.detach()[chosen.to(x.device)], points
