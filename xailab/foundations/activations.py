@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_input, check_positive, split_target
 from xailab.core.layers import capture, edited
-from xailab.core.scores import gradients_of, graph, outputs_of, scores_of
+from xailab.core.scores import gradients_of, graph, outputs_of, scores_of, select
 from xailab.core.state import frozen
 
 
@@ -454,14 +454,32 @@ def _scores_without(
     batch_size: int | None,
 ) -> Tensor:
     """Return the score of one input with each of some units switched off, (len(units),)."""
+    single = _may_multiply(model, row, layer)
 
     def switched_off(chunk: Tensor) -> Tensor:
         def switch(output: Tensor) -> Tensor:
-            silenced = output.clone()
+            silenced = output.expand(len(chunk), *output.shape[1:]).clone()
             silenced[torch.arange(len(chunk)), chunk] = 0
             return silenced
 
+        rows = row[None] if single else row.expand(len(chunk), *row.shape)
         with edited(model, layer, switch):
-            return scores_of(model, row.expand(len(chunk), *row.shape), target)
+            return select(model(rows.clone()), target)
 
     return batched(switched_off, units, batch_size=batch_size, owner=model, row_bytes=row.nbytes)
+
+
+def _may_multiply(model: nn.Module, row: Tensor, layer: str) -> bool:
+    """Tell whether one row may become several at a layer, so that all below it runs only once.
+
+    What follows must not care that the input had one row: tried, not assumed.
+    """
+    want = outputs_of(model, row[None])
+    try:
+        with edited(model, layer, lambda output: output.expand(2, *output.shape[1:])):
+            got = model(row[None].clone())
+    except (RuntimeError, ValueError):
+        return False
+    return got.shape == (2, *want.shape[1:]) and torch.allclose(
+        got, want.expand_as(got), rtol=1e-4, atol=1e-5
+    )

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from xailab.plots.boundaries import boundary, raster
     from xailab.plots.charts import bars, curve, scoreboard
     from xailab.plots.graphs import graph, network
+    from xailab.plots.histograms import ridge
     from xailab.plots.maps import compare, heatmap, images
+    from xailab.plots.matrices import confusion
     from xailab.plots.pictures import Picture, picture
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
+    from xailab.plots.units import evidence, patch, tiles, unit_card
     from xailab.plots.words import describe, describe_bars, describe_curves
 
 _HOMES = {
@@ -24,19 +27,25 @@ _HOMES = {
     "bars": "charts",
     "boundary": "boundaries",
     "compare": "maps",
+    "confusion": "matrices",
     "curve": "charts",
     "describe": "words",
     "describe_bars": "words",
     "describe_curves": "words",
+    "evidence": "units",
     "graph": "graphs",
     "heatmap": "maps",
     "images": "maps",
     "network": "graphs",
+    "patch": "units",
     "picture": "pictures",
     "raster": "boundaries",
+    "ridge": "histograms",
     "scoreboard": "charts",
     "table": "tables",
+    "tiles": "units",
     "timeline": "timelines",
+    "unit_card": "units",
 }
 __all__ = [
     "Picture",
@@ -44,19 +53,25 @@ __all__ = [
     "bars",
     "boundary",
     "compare",
+    "confusion",
     "curve",
     "describe",
     "describe_bars",
     "describe_curves",
+    "evidence",
     "graph",
     "heatmap",
     "images",
     "network",
+    "patch",
     "picture",
     "raster",
+    "ridge",
     "scoreboard",
     "table",
+    "tiles",
     "timeline",
+    "unit_card",
 ]
 
 

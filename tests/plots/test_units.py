@@ -1,0 +1,104 @@
+"""Patches are cut where they should be; cards and chains say in words what they draw."""
+
+import numpy as np
+import pytest
+
+from xailab import plots
+from xailab.plots.pictures import BYTES
+
+RAMP = np.arange(64, dtype=float).reshape(1, 8, 8) / 64
+PHOTO = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+
+def test_a_patch_lies_around_the_middle_of_its_cell():
+    # The cell (1, 0) of 2 x 2 cells covers rows 4..7 and columns 0..3: its middle is (6, 2).
+    found = plots.patch(RAMP, (1, 0), (2, 2), 4)
+    np.testing.assert_allclose(found[..., 0], RAMP[0, 4:8, 0:4])
+    np.testing.assert_allclose(plots.patch(RAMP, (0, 0), (1, 1), 8)[..., 0], RAMP[0])
+    one = plots.patch(RAMP, (3, 5), (8, 8), 1)
+    assert one[0, 0, 0] == RAMP[0, 3, 5]
+
+
+def test_a_patch_beyond_the_border_is_gray_there():
+    found = plots.patch(RAMP, (0, 7), (8, 8), 3)[..., 0]
+    np.testing.assert_allclose(found[0], 0.5)
+    np.testing.assert_allclose(found[:, 2], 0.5)
+    np.testing.assert_allclose(found[1:, :2], RAMP[0, 0:2, 6:8])
+
+
+@pytest.mark.parametrize(
+    ("place", "grid", "side"), [((2, 0), (2, 2), 3), ((-1, 0), (2, 2), 3), ((0, 0), (2, 2), 0)]
+)
+def test_a_patch_nowhere_is_refused(place, grid, side):
+    with pytest.raises(ValueError, match="inside"):
+        plots.patch(RAMP, place, grid, side)
+
+
+def test_tiles_lie_row_by_row_with_white_between():
+    black, gray = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.5)
+    sheet = plots.tiles([black, gray, gray])[..., 0]
+    assert sheet.shape == (5, 5)
+    assert sheet[0].tolist() == [0, 0, 1, 0.5, 0.5]
+    assert sheet[2].tolist() == [1] * 5
+    assert sheet[4].tolist() == [0.5, 0.5, 1, 1, 1]
+
+
+def card(**changes):
+    options = {"title": "It likes edges", "titles": ["jeep 3.1", "yurt 2.0"], **changes}
+    return plots.unit_card(np.eye(4), PHOTO, [PHOTO[:9, :9], PHOTO[9:18, :9]], **options)
+
+
+def test_a_card_describes_its_map_and_lists_the_examples():
+    picture = card()
+    assert picture.alt.startswith("It likes edges. The value of activation runs from 0 to 1")
+    assert picture.alt.endswith("excited most by jeep 3.1, yurt 2.0.")
+    assert 1000 < len(picture.png()) <= BYTES
+    assert card(alt="A card.").alt == "A card."
+    assert "excited" not in card(titles=None).alt
+
+
+def test_a_card_draws_signed_maps_centered_at_zero():
+    picture = plots.unit_card(np.array([[-2.0, 1.0]]), PHOTO, [PHOTO], title="Both signs")
+    shown = [image for ax in picture.figure.subfigs[0].axes for image in ax.images]
+    assert (shown[1].norm.vmin, shown[1].norm.vmax) == (-2.0, 2.0)
+
+
+@pytest.mark.parametrize("examples", [[], [PHOTO] * 7])
+def test_a_card_without_or_with_too_many_examples_is_refused(examples):
+    with pytest.raises(ValueError, match=f"1 to 6.*{len(examples)}"):
+        plots.unit_card(np.eye(4), PHOTO, examples, title="None")
+
+
+def chain(**changes):
+    options = {
+        "captions": [["edge\n2.0", "dot"], ["logit\n5"]],
+        "weights": [np.array([[0.5], [-1.25]])],
+        "layer_names": ["conv1", "score"],
+        "title": "Two units make the score",
+        **changes,
+    }
+    return plots.evidence([[PHOTO, RAMP], [None]], **options)
+
+
+def test_a_chain_tells_its_captions_and_weights():
+    picture = chain()
+    assert "layers of 2, 1 nodes" in picture.alt
+    assert "Values of layer 1: edge 2.0, dot" in picture.alt
+    assert "one row a start node: 0.5; -1.25" in picture.alt
+    (ax,) = picture.figure.axes
+    assert len(ax.images) == 2
+    assert {text.get_text() for text in ax.texts} >= {"edge\n2.0", "logit\n5", "conv1", "-1.25"}
+    assert 1000 < len(picture.png()) <= BYTES
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"captions": [["a"], ["b"]]}, "captions"),
+        ({"weights": [np.ones((1, 2))]}, "expected shapes"),
+        ({"layer_names": ["one"]}, "layer_names: expected 2, got 1"),
+    ],
+)
+def test_a_chain_that_does_not_fit_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        chain(**changes)

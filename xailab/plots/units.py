@@ -1,0 +1,194 @@
+"""What units look for: patches that excite them, a unit's card, and the chain behind a decision."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xailab.plots.arrays import Floats, to_image, to_map
+from xailab.plots.graphs import (
+    _at,
+    _draw_edges,
+    _draw_layer_names,
+    _draw_node,
+    _network_words,
+    _rows,
+    _weights,
+)
+from xailab.plots.maps import _colors, _draw_bar, _draw_map, _scale
+from xailab.plots.pictures import MUTED, Picture, new_figure, styled
+from xailab.plots.words import describe, lead
+
+_THUMB = 0.62  # side of a picture in the drawing, where rows are 1 apart
+
+
+def patch(image: Any, place: Sequence[int], grid: Sequence[int], side: int) -> Floats:
+    """Cut out the square of a picture around the middle of one cell of a map laid over it.
+
+    Args:
+        image: PIL, uint8 (H, W, 3) or float (C, H, W) in 0..1.
+        place: (row, column) of the cell.
+        grid: (rows, columns) of the map.
+        side: pixels; what lies outside the picture is filled with middle gray.
+
+    Returns:
+        (side, side, 3) in 0..1.
+
+    Raises:
+        ValueError: a place outside the grid, or side < 1.
+
+    >>> patch(np.full((1, 4, 4), 0.8), (0, 0), (4, 4), 3)[..., 0].tolist()
+    [[0.5, 0.5, 0.5], [0.5, 0.8, 0.8], [0.5, 0.8, 0.8]]
+    """
+    pixels = to_image(image)
+    cells = [(int(p), int(g)) for p, g in zip(place, grid, strict=True)]
+    if len(cells) != 2 or side < 1 or not all(0 <= p < g for p, g in cells):
+        raise ValueError(
+            f"patch: expected a (row, column) inside {tuple(grid)} and side >= 1, got "
+            f"{tuple(place)} and side {side}"
+        )
+    middles = [(p + 0.5) * size / g for (p, g), size in zip(cells, pixels.shape, strict=False)]
+    top, left = (int(np.floor(middle - side / 2 + 0.5)) for middle in middles)
+    padded = np.pad(pixels, ((side, side), (side, side), (0, 0)), constant_values=0.5)
+    return padded[top + side : top + 2 * side, left + side : left + 2 * side]
+
+
+def tiles(patches: Sequence[Any], columns: int = 2) -> Floats:
+    """Lay pictures of one size side by side into one, row by row, with a white line between.
+
+    >>> tiles([np.zeros((1, 2, 2))] * 4).shape
+    (5, 5, 3)
+    """
+    pictures = [to_image(one, f"patches[{i}]") for i, one in enumerate(patches)]
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, 3))
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def unit_card(
+    map: Any,
+    over: Any,
+    examples: Sequence[Any],
+    *,
+    title: str,
+    titles: Sequence[str] | None = None,
+    label: str = "activation",
+    alt: str | None = None,
+) -> Picture:
+    """Draw a unit: its map over a photo, and beside it what excites it most elsewhere.
+
+    Args:
+        map: (h, w), the unit's activations on this photo; signed maps are centered at zero.
+        over: the photo, whole.
+        examples: one to six pictures, strongest first.
+        title: the finding.
+        titles: one an example, short.
+        label: what the map's numbers are.
+        alt: the text alternative; without it the map is described and the titles are listed.
+
+    Raises:
+        ValueError: no example or more than six, or another number of titles.
+    """
+    values, photo = to_map(map), to_image(over, "over")
+    pictures = [to_image(one, f"examples[{i}]") for i, one in enumerate(examples)]
+    names = [""] * len(pictures) if titles is None else list(titles)
+    if not 1 <= len(pictures) <= 6 or len(names) != len(pictures):
+        raise ValueError(
+            f"unit_card: expected 1 to 6 examples and as many titles, got {len(pictures)} and "
+            f"{len(names)}"
+        )
+    listed = f" It is excited most by {', '.join(names)}." if any(names) else ""
+    with styled():
+        figure = _card(values, photo, pictures, names, title, label)
+    words = alt or lead(title) + describe(values, photo, label) + listed
+    return Picture(figure, words, photo=True)
+
+
+def _card(
+    values: Floats,
+    photo: Floats,
+    pictures: Sequence[Floats],
+    names: Sequence[str],
+    title: str,
+    label: str,
+) -> Figure:
+    figure = new_figure(8.2, 3.7, title)
+    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    scale, extend = _scale([values])
+    colors = _colors(signed=scale.vmin < 0, see_through=True)
+    ax = left.subplots()
+    ax.set_axis_off()
+    _draw_map(ax, values, photo, scale, colors)
+    from matplotlib.cm import ScalarMappable
+
+    _draw_bar(left, [ax], ScalarMappable(scale, colors), label, extend)
+    rows = 1 if len(pictures) == 1 else 2
+    axes = right.subplots(rows, -(-len(pictures) // rows), squeeze=False).flat
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, picture, name in zip(axes, pictures, names, strict=False):
+        ax.imshow(picture)
+        ax.set_title(name, fontsize=9)
+    return figure
+
+
+def evidence(
+    pictures: Sequence[Sequence[Any]],
+    *,
+    captions: Sequence[Sequence[str]],
+    weights: Sequence[Any],
+    layer_names: Sequence[str] | None = None,
+    title: str,
+    alt: str | None = None,
+) -> Picture:
+    """Draw the chain of units behind one decision: what excites each, and their weights.
+
+    Positive weights are solid red, negative ones dashed blue, and wider the larger they are.
+
+    Args:
+        pictures: one row a layer, the first layer first; a picture a unit, or None for a plain
+            circle with its caption inside (the score at the end).
+        captions: one row a layer; a short text under each picture.
+        weights: one matrix a gap; entry [i, j] leads from unit i of a layer to unit j of the next.
+        layer_names: one name a layer, written above.
+        title: the finding.
+        alt: the text alternative; without it captions and weights are listed.
+
+    Raises:
+        ValueError: counts or shapes do not fit each other.
+    """
+    sizes = [len(row) for row in pictures]
+    texts, matrices = _rows(captions, sizes, "captions"), _weights(weights, sizes)
+    if layer_names is not None and len(layer_names) != len(sizes):
+        raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
+    with styled():
+        figure = new_figure(2.2 * len(sizes), 1.3 * max(sizes) + 0.8, title)
+        ax = figure.subplots()
+        ax.set_axis_off()
+        _draw_edges(ax, sizes, matrices)
+        for layer, row in enumerate(pictures):
+            for i, picture in enumerate(row):
+                _draw_unit(ax, _at(sizes, layer, i), picture, texts[layer][i] if texts else "")
+        _draw_layer_names(ax, sizes, layer_names)
+        half = max(sizes) / 2
+        ax.set(xlim=(-0.5, 2.0 * len(sizes) - 1.5), ylim=(-half - 0.25, half + 0.2), aspect="auto")
+    words = alt or lead(title) + _network_words(sizes, texts, matrices)
+    return Picture(figure, words, photo=True)
+
+
+def _draw_unit(ax: Axes, at: tuple[float, float], picture: Any, caption: str) -> None:
+    """Draw what excites a unit with its caption below, or its caption in a circle."""
+    if picture is None:
+        _draw_node(ax, at, caption, mark=True)
+        return
+    half = _THUMB / 2
+    wide = half * 1.3 / 1.1  # a unit is 1.1 inches wide and 1.3 high: the picture stays square
+    box = (at[0] - wide, at[0] + wide, at[1] - half, at[1] + half)
+    ax.imshow(to_image(picture), extent=box, interpolation="nearest", zorder=2, aspect="auto")
+    ax.text(at[0], at[1] - half - 0.03, caption, ha="center", va="top", fontsize=8.5, color=MUTED)
