@@ -1,0 +1,270 @@
+"""Exercises of lesson 02: products of slopes, clipping, and what a norm does not say."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xailab.course import (
+    Mistake,
+    exercise,
+    expect_close,
+    expect_mentions,
+    expect_number,
+    expect_words,
+    question,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LESSON = "02_gradient_flow"
+
+
+@exercise(
+    "gradient_flow.chain",
+    kind="code",
+    points=2,
+    minutes=6,
+    difficulty=1,
+    hints=(
+        "Go through the chain from x upward, and keep two numbers: h, and the product so far.",
+        "At each layer h becomes tanh(w * h); its slope is w * (1 - h**2) with the new h.",
+        "h, product = x, 1.0; for w in weights: h = np.tanh(w * h); product *= ...",
+    ),
+)
+def chain(answer: Any) -> None:
+    """One layer, then three with unlike weights, then none, then a long one."""
+    for weights, x in (([2.0], 0.3), ([0.5, -2.0, 1.5], 0.7)):
+        what = f"the slope of the chain with weights {weights} at x = {x}"
+        expect_close(answer(weights, x), _slope(weights, x), what, known=_chain_slips(weights, x))
+    expect_close(answer([], 0.7), 1.0, "the slope of a chain without layers, h = x,")
+    long = [1.1] * 30
+    expect_close(answer(long, 0.2), _slope(long, 0.2), "the slope of 30 layers with weights 1.1")
+
+
+def _states(weights: Sequence[float], x: float) -> list[tuple[float, float, float]]:
+    """Return (w, z, h) of every layer."""
+    states, h = [], x
+    for w in weights:
+        z = w * h
+        h = float(np.tanh(z))
+        states.append((w, z, h))
+    return states
+
+
+def _slope(weights: Sequence[float], x: float) -> float:
+    return float(np.prod([w * (1 - h**2) for w, _, h in _states(weights, x)]))
+
+
+def _chain_slips(weights: Sequence[float], x: float) -> dict[str, float]:
+    states = _states(weights, x)
+    inputs = [x, *(h for _, _, h in states)]
+    return {
+        "the weights are missing: the slope of tanh(w h) by h is w (1 - tanh(w h)^2).": float(
+            np.prod([1 - h**2 for _, _, h in states])
+        ),
+        "only the weights are multiplied: the slopes 1 - h^2 are missing.": float(np.prod(weights)),
+        "slopes along a chain multiply; these were added.": float(
+            np.sum([w * (1 - h**2) for w, _, h in states])
+        ),
+        "1 - h^2 was taken with the h that comes in; the slope belongs to what goes out.": float(
+            np.prod([w * (1 - h**2) for (w, _, _), h in zip(states, inputs, strict=False)])
+        ),
+        "1 - z^2 was taken: put tanh(z) there, not z.": float(
+            np.prod([w * (1 - z**2) for w, z, _ in states])
+        ),
+        "that is the value at the end of the chain, not its slope.": states[-1][2],
+        "that is the slope of the last layer alone.": states[-1][0] * (1 - states[-1][2] ** 2),
+        "the weights are taken from the last to the first; w_1 comes first.": _slope(
+            list(weights)[::-1], x
+        ),
+        "the slope of a sigmoid, h (1 - h), was taken; that of tanh is 1 - h^2.": float(
+            np.prod([w * h * (1 - h) for w, _, h in states])
+        ),
+    }
+
+
+@exercise("gradient_flow.powers", kind="predict", points=1, minutes=2)
+def powers(guess: Any) -> None:
+    """A number of powers of ten."""
+    if isinstance(guess, float) and 0 < guess < 0.5:
+        raise Mistake("give the exponent: 18 for a factor of 10^-18.")
+    expect_number(guess, 0, 300)
+
+
+@exercise(
+    "gradient_flow.clip",
+    kind="code",
+    points=2,
+    minutes=8,
+    difficulty=2,
+    hints=(
+        "Think of all gradients as one long list of numbers: what is its length?",
+        "The squares of all entries of all tensors, summed, under one root. Where that is below "
+        "max_norm, nothing changes.",
+        "norm = sum(g.square().sum() for g in grads).sqrt(); factor = min(1.0, max_norm / norm); ...",
+    ),
+)
+def clip(answer: Any) -> None:
+    """One factor from the common norm; short gradients untouched; nothing in place; any shapes."""
+    grads = _gradients()
+    given = [grad.clone() for grad in grads]
+    clipped = _listed(answer(grads, 6.5), len(grads))
+    _expect_unchanged(grads, given)
+    slips = _clip_slips(given, 6.5)
+    for i, grad in enumerate(given):
+        known = {reason: wrong[i] for reason, wrong in slips.items()}
+        what = f"tensor {i} of a gradient of norm 13, clipped to 6.5"
+        expect_close(clipped[i], grad / 2, what, rtol=1e-4, known=known)
+    _expect_short_ones_stay(answer, given)
+
+
+def _gradients() -> "list[Tensor]":
+    """Return three tensors with the norms 3, 4 and 12: together 13."""
+    import torch
+
+    return [
+        torch.tensor([[2.0, -1.0], [2.0, 0.0]]),
+        torch.tensor([4.0]),
+        torch.tensor([[[0.0, -12.0]]]),
+    ]
+
+
+def _clip_slips(grads: "list[Tensor]", limit: float) -> "dict[str, list[Tensor]]":
+    """Return what each of the usual mistakes computes."""
+    import torch
+
+    flat = torch.cat([grad.flatten() for grad in grads])
+
+    def times(norm: Any) -> "list[Tensor]":
+        return [grad * limit / norm for grad in grads]
+
+    return {
+        "each tensor was clipped by itself; one factor, from the common norm, serves all.": [
+            grad * min(1.0, limit / grad.norm().item()) for grad in grads
+        ],
+        "the entries were cut off one by one, which turns the gradient; shorten them all by one "
+        "factor.": [grad.clamp(-limit, limit) for grad in grads],
+        "the norms of the tensors were added; their squares have to be added, under one "
+        "root.": times(3 + 4 + 12),
+        "the root is missing: the norm is the root of the sum of squares.": times(169),
+        "the absolute values were added: that is another norm; square, sum, root.": times(
+            flat.abs().sum()
+        ),
+        "the largest entry was taken for the norm.": times(flat.abs().max()),
+        "all have length 1 now: the limit is missing in the factor.": [g / 13 for g in grads],
+        "the mean of the squares was taken; the norm needs their sum.": times(
+            flat.square().mean().sqrt()
+        ),
+        "nothing was shortened: is the factor min(1, max_norm / norm)?": grads,
+    }
+
+
+def _listed(clipped: Any, count: int) -> list[Any]:
+    if clipped is None:
+        raise Mistake("nothing came back: return the list of shortened tensors.")
+    if not isinstance(clipped, list | tuple) or len(clipped) != count:
+        came = f"{len(clipped)}" if isinstance(clipped, list | tuple) else type(clipped).__name__
+        raise Mistake(f"return a list of {count} tensors, one for each that came in; got {came}.")
+    return list(clipped)
+
+
+def _expect_unchanged(grads: "list[Tensor]", given: "list[Tensor]") -> None:
+    if not all(bool((a == b).all()) for a, b in zip(grads, given, strict=True)):
+        raise Mistake("your function changes the tensors that it was given; return new ones.")
+
+
+def _expect_short_ones_stay(answer: Any, grads: "list[Tensor]") -> None:
+    kept = _listed(answer([grad.clone() for grad in grads], 100.0), len(grads))
+    longer = {"it was made longer: the factor must not exceed 1.": grads[0] * 100 / 13}
+    expect_close(kept[0], grads[0], "a gradient shorter than the limit", known=longer)
+    zeros = _listed(answer([grad * 0 for grad in grads], 1.0), len(grads))
+    expect_close(zeros[0], grads[0] * 0, "a gradient of zeros")
+
+
+@exercise(
+    "gradient_flow.drop_one",
+    kind="predict",
+    points=1,
+    minutes=2,
+    hints=("Guessing gets a tenth of the digits right. What does a layer get that was not trained "
+           "on its new input?",),
+)  # fmt: skip
+def drop_one(guess: Any) -> None:
+    """Two shares."""
+    if not isinstance(guess, list | tuple) or len(guess) != 2:
+        raise Mistake("give two shares, first for the network with skips, then for the plain one.")
+    for share in guess:
+        if isinstance(share, int | float) and 1 < share <= 100:
+            raise Mistake(f"a share runs from 0 to 1: write {share}% as {share / 100:g}.")
+        expect_number(share, 0, 1)
+
+
+@exercise(
+    "gradient_flow.report",
+    kind="criticize",
+    points=3,
+    minutes=8,
+    difficulty=3,
+    hints=(
+        "There are three conclusions: stable, most important, can be removed. What was measured "
+        "for each?",
+        "What does the norm read after clipping to 1 if the loss explodes? What did the twin "
+        "networks of section 9 share?",
+        "Norm before clipping and the loss; rescaled layers; remove a layer and measure accuracy; "
+        "plain networks do not bear it.",
+    ),
+)
+def report(answer: Any) -> None:
+    """Speaks of clipping, of scale versus importance, and of removing a layer to measure."""
+    expect_words(answer, 40)
+    expect_mentions(
+        answer,
+        r"(before|prior to|un-?)\W*(it (is|was) )?clip|after (the )?clip|by construction|at most 1"
+        r"|never (above|more|exceed)|cannot exceed|always (be )?(1|one)\b|capped|hides?\b|hidden"
+        r"|regardless",
+        "Where was the norm of 1.0 read, and could it read anything larger?",
+    )
+    expect_mentions(
+        answer,
+        r"scal(e|ed|ing)|ten times|factor|same (network|function|output)|not (the )?(same as )?"
+        r"import|(isn.t|is no|no measure of|does not (mean|show|measure)) import|weights?.{0,20}norm",
+        "Is a large gradient an important layer? Think of two networks with the same outputs.",
+    )
+    expect_mentions(
+        answer,
+        r"ablat|bypass|(remov|drop|delet|skip|leav)\w* .{0,60}(accura|measure|test|held|ruin|break"
+        r"|loss|error|collapse|destroy)|(accura|measure|test|ruin|break|destroy)\w* .{0,80}"
+        r"(remov|drop|delet|without)",
+        "May layers 30 to 50 go? How would you find out, and what happened to the plain network?",
+    )
+
+
+question(
+    "gradient_flow.q_relu",
+    "A unit's ReLU is on for half of the rows, and its slope is 1 there. Why does the gradient of "
+    "30 such layers still vanish as PyTorch starts them?",
+    choices={
+        "The slope of a ReLU is 0 at 0.": "At one single point; hardly any row hits it.",
+        "The weights are too small to make up for the halves that are off.": "Each layer "
+        "multiplies by slopes and weights: half of the mean square times 48 weights of variance "
+        "1/(3 * 48) leaves a sixth.",
+        "The loss is too small.": "It is 2.3, the same as in networks that learn.",
+    },
+    right="The weights are too small to make up for the halves that are off.",
+)
+
+question(
+    "gradient_flow.q_norm",
+    "Two layers of one network have gradient norms 10 and 0.1. What do you know?",
+    choices={
+        "The first layer is more important.": "Scale one layer up and the next one down: the "
+        "outputs stay, the norms change as you like.",
+        "With plain gradient steps of one rate, the first layer's weights move farther.": "That "
+        "much the norm says: rate times norm is how far the weights move, and no more.",
+        "The second layer's units are dead.": "They may be, or its weights are just large: count "
+        "units that are 0 for all rows.",
+    },
+    right="With plain gradient steps of one rate, the first layer's weights move farther.",
+)
