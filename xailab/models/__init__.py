@@ -1,4 +1,4 @@
-"""Networks to explain: a pretrained one for photos, small trained ones for digits."""
+"""Networks to explain: a pretrained one for photos, small trained ones for digits and texts."""
 
 from importlib import import_module
 from typing import Any
@@ -7,9 +7,21 @@ _HOMES = {
     "Pretrained": "imagenet",
     "pretrained": "imagenet",
     "normalize": "imagenet",
+    "card": "shipped",
     "DigitCNN": "digits",
     "digit_cnn": "digits",
     "digit_cnn_marked": "digits",
+    "DigitViT": "transformers",
+    "TextTransformer": "transformers",
+    "attention_layers": "transformers",
+    "digit_vit": "transformers",
+    "sms_transformer": "transformers",
+    "GRUClassifier": "sequences",
+    "sms_gru": "sequences",
+    "Vocabulary": "texts",
+    "alexnet": "small_images",
+    "conv_output_size": "small_images",
+    "resnet": "small_images",
 }
 __all__ = sorted(_HOMES)
 
