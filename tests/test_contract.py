@@ -17,6 +17,7 @@ ALL = [pytest.param(METHODS[name], id=name) for name in sorted(METHODS)]
 WITH_LAYER = [p for p in ALL if "layer" in p.values[0].needs]
 WITH_SEED = [p for p in ALL if "seed" in p.values[0].options]
 WITH_BATCHES = [p for p in ALL if "batch_size" in p.values[0].options]
+WITHOUT_GRADIENTS = {"cam", "score_cam", "occlusion", "feature_ablation", "rise"}
 TARGETS = torch.tensor([2, 0, 3])
 
 
@@ -25,6 +26,10 @@ def run(method: Method, model: nn.Module, x: Any, target: Any = TARGETS, **optio
         options.setdefault("layer", "relu2")
     if "background" in method.needs:
         options.setdefault("background", background(x))
+    if "window" in method.needs:
+        options = {"window": 3, "stride": 2, **options}
+    if "masks" in method.needs:
+        options = {"n_masks": 5, "grid": 2, **options}
     return method.function(model, x, target, **options)
 
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-_FAMILIES = ("saliency", "paths", "cam")
+_FAMILIES = ("saliency", "paths", "cam", "occlusion")
 
 
 def register_all() -> None:

@@ -23,7 +23,8 @@ class Method:
         function: the function itself.
         needs: of a model, "layer" (a layer with positions), "relu" (ReLU modules
             and no functional ones), "gap" (global average pooling before a linear classifier);
-            and of the caller, "background" (rows to compare with).
+            and of the caller, "background" (rows to compare with), "window" (its size), "masks"
+            (their number and grid).
         options: the names of its keyword arguments.
     """
 
