@@ -5,13 +5,13 @@ All results are score drops: f(x) - f(x without the part), positive where the pa
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xailab.core.batching import batched
 from xailab.core.checks import (
     Model,
     Target,
@@ -21,8 +21,7 @@ from xailab.core.checks import (
     split_target,
 )
 from xailab.core.registry import method
-from xailab.core.scores import scores_of
-from xailab.core.state import frozen
+from xailab.core.scores import batched_scores
 
 Size = int | Sequence[int]
 
@@ -183,7 +182,8 @@ def rise(
     masks = _masks(check_positive("n_masks", n_masks), cells, x, p_keep, seed)
     maps = []
     for row, cover, t in zip(x, start, split_target(target, len(x)), strict=True):
-        scores = _scores(model, _Shown(row, cover, masks), t, batch_size)
+        seen = partial(_seen, row, cover, masks)
+        scores = batched_scores(model, seen, len(masks), t, like=row, batch_size=batch_size)
         maps.append(torch.tensordot(scores, masks, dims=1) / (len(masks) * p_keep))
     return torch.stack(maps).expand_as(x).clone()
 
@@ -191,40 +191,18 @@ def rise(
 Place = tuple[slice, ...] | Tensor  # a window, or True where a group is
 
 
-class _Covered(Sequence[Tensor]):
-    """Copies of one row, each with one place covered; made when asked for, a chunk at a time."""
-
-    def __init__(self, row: Tensor, cover: Tensor, places: Sequence[Place]) -> None:
-        self.row, self.cover, self.places = row, cover, places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, rows: slice) -> Tensor:  # type: ignore[override]
-        places = self.places[rows]
-        copies = self.row.repeat(len(places), *[1] * self.row.ndim)
-        for copy, place in zip(copies, places, strict=True):
-            copy[place] = self.cover[place]
-        return copies
+def _covered(row: Tensor, cover: Tensor, places: Sequence[Place], chunk: range) -> Tensor:
+    """Return copies of one row, each with one place covered."""
+    copies = row.repeat(len(chunk), *[1] * row.ndim)
+    for copy, number in zip(copies, chunk, strict=True):
+        copy[places[number]] = cover[places[number]]
+    return copies
 
 
-class _Shown(_Covered):
-    """Copies of one row, each seen through one mask (1, H, W) in 0..1."""
-
-    def __getitem__(self, rows: slice) -> Tensor:  # type: ignore[override]
-        masks = self.places[rows]
-        return masks * self.row + (1 - masks) * self.cover
-
-
-def _scores(model: Model, rows: Sequence[Tensor], target: int | None, size: int | None) -> Tensor:
-    """Return the target's score of rows that are made on the way, (len(rows),)."""
-    with frozen(model), torch.no_grad():
-        return batched(
-            lambda chunk: scores_of(model, chunk, target),
-            rows,
-            batch_size=size,
-            owner=model,
-        )
+def _seen(row: Tensor, cover: Tensor, masks: Tensor, chunk: range) -> Tensor:
+    """Return one row seen through masks (n, 1, H, W) in 0..1."""
+    some = masks[chunk.start : chunk.stop]
+    return some * row + (1 - some) * cover
 
 
 def _drops(
@@ -240,9 +218,8 @@ def _drops(
     for row, base, t in zip(x, cover, split_target(target, len(x)), strict=True):
         live = [i for i, place in enumerate(places) if (row[place] != base[place]).any()]
         whole: Place = torch.zeros_like(row, dtype=torch.bool)  # covers nothing
-        scores = _scores(
-            model, _Covered(row, base, [whole, *(places[i] for i in live)]), t, batch_size
-        )
+        rows = partial(_covered, row, base, [whole, *(places[i] for i in live)])
+        scores = batched_scores(model, rows, len(live) + 1, t, like=row, batch_size=batch_size)
         drop = scores.new_zeros(len(places))
         drop[live] = scores[0] - scores[1:]
         drops.append(drop)

@@ -1,7 +1,7 @@
 """One number per row, the score to be explained, and its gradients."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -76,6 +76,35 @@ def batched_gradients(
             batch_size=batch_size,
             owner=model,
             gradients=True,
+        )
+
+
+def batched_scores(
+    model: Model,
+    make: Callable[[range], Tensor],
+    n: int,
+    target: int | None,
+    *,
+    like: Tensor,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return the target's scores, (n,), of rows that exist only while they are evaluated.
+
+    Args:
+        model: maps (N, ...) to scores (N, K) or (N,).
+        make: turns row numbers into rows.
+        n: how many rows there are.
+        target: class index, or None for a single-output model.
+        like: one of the rows; its size decides how many fit a chunk.
+        batch_size: rows evaluated at once; None measures.
+    """
+    with frozen(model), torch.no_grad():
+        return batched(
+            lambda chunk: scores_of(model, make(chunk), target),
+            range(n),
+            batch_size=batch_size,
+            owner=model,
+            row_bytes=like.nbytes,
         )
 
 
