@@ -13,12 +13,13 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.pictures import INK, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
 from xailab.plots.words import lead, percent
 
 CELL = 36  # pixels of one neuron's map
 LARGE = 288  # pixels of the decision
 _GAP, _TOP, _DPI = 4, 18, 96
+_EDGE = "#cccccc"
 
 
 def raster(
@@ -32,9 +33,9 @@ def raster(
 ) -> Image.Image:
     """Compose the picture: a column of small maps for each layer, the decision with the points.
 
-    Red is positive, blue negative, white zero. Every small map has its own scale; what never
-    changes sign or is zero everywhere shows as one color. Class 1 is drawn as red squares, class 0
-    as blue disks, held-out points hollow.
+    Red is positive, blue negative, white zero. Every small map has its own scale; that of a
+    neuron which is 0 everywhere is crossed out. Class 1 is drawn as red squares, class 0 as blue
+    disks, held-out points hollow.
 
     Args:
         decision: (S, S), p(class 1) - p(class 0) over the plane, row 0 on top.
@@ -55,10 +56,10 @@ def raster(
     page = Image.new("RGB", (left + LARGE, height), "white")
     pen = ImageDraw.Draw(page)
     for i, maps in enumerate(columns):
-        pen.text((i * (CELL + _GAP), 2), f"layer {i + 1}", fill=INK, font=_font(10))
+        x = i * (CELL + _GAP)
+        pen.text((x, 2), f"layer {i + 1}" if i == 0 else f"{i + 1}", fill=INK, font=_font(11))
         for j, values in enumerate(maps):
-            at = (i * (CELL + _GAP), _TOP + j * (CELL + _GAP))
-            page.paste(_colored(values, CELL, np.abs(values).max()), at)
+            _draw_neuron(page, pen, values, (x, _TOP + j * (CELL + _GAP)))
     pen.text((left, 2), "decision and points", fill=INK, font=_font(11))
     page.paste(_colored(plane, LARGE, 1.0), (left, _TOP))
     _draw_points(pen, points / extent, classes, hollow, (left, _TOP))
@@ -129,6 +130,18 @@ def _colored(values: Floats, pixels: int, top: float) -> Image.Image:
     return image.resize((pixels, pixels), Image.Resampling.NEAREST)
 
 
+def _draw_neuron(
+    page: Image.Image, pen: ImageDraw.ImageDraw, values: Floats, at: tuple[int, int]
+) -> None:
+    top = float(np.abs(values).max())
+    page.paste(_colored(values, CELL, top), at)
+    far = at[0] + CELL - 1, at[1] + CELL - 1
+    pen.rectangle((*at, *far), outline=_EDGE)
+    if top == 0:
+        pen.line((*at, *far), fill=MUTED)
+        pen.line((at[0], far[1], far[0], at[1]), fill=MUTED)
+
+
 def _draw_points(
     pen: ImageDraw.ImageDraw,
     points: Floats,
@@ -148,8 +161,8 @@ def _draw_points(
 
 @cache
 def _colors() -> Any:
-    """Return blue, white, red in 256 steps, (256, 3) uint8."""
-    return (colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    """Return blue, white, red in 256 steps, (256, 3) uint8; no darker than the points."""
+    return (colormaps["RdBu_r"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
 @cache

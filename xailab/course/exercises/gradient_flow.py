@@ -11,6 +11,7 @@ from xailab.course import (
     expect_close,
     expect_mentions,
     expect_number,
+    expect_shape,
     expect_words,
     question,
 )
@@ -112,11 +113,12 @@ def clip(answer: Any) -> None:
     given = [grad.clone() for grad in grads]
     clipped = _listed(answer(grads, 6.5), len(grads))
     _expect_unchanged(grads, given)
-    slips = _clip_slips(given, 6.5)
     for i, grad in enumerate(given):
-        known = {reason: wrong[i] for reason, wrong in slips.items()}
-        what = f"tensor {i} of a gradient of norm 13, clipped to 6.5"
-        expect_close(clipped[i], grad / 2, what, rtol=1e-4, known=known)
+        expect_shape(clipped[i], tuple(grad.shape), f"tensor {i} of the clipped gradient")
+    known = {reason: _joined(wrong) for reason, wrong in _clip_slips(given, 6.5).items()}
+    what = "a gradient of norm 13, clipped to 6.5 (all tensors in one row),"
+    want = _joined([grad / 2 for grad in given])
+    expect_close(_joined(clipped), want, what, rtol=1e-4, known=known)
     _expect_short_ones_stay(answer, given)
 
 
@@ -127,15 +129,19 @@ def _gradients() -> "list[Tensor]":
     return [
         torch.tensor([[2.0, -1.0], [2.0, 0.0]]),
         torch.tensor([4.0]),
-        torch.tensor([[[0.0, -12.0]]]),
+        torch.tensor([[[7.2, -9.6]]]),
     ]
+
+
+def _joined(tensors: Any) -> "Tensor":
+    import torch
+
+    return torch.cat([torch.as_tensor(tensor).detach().flatten() for tensor in tensors])
 
 
 def _clip_slips(grads: "list[Tensor]", limit: float) -> "dict[str, list[Tensor]]":
     """Return what each of the usual mistakes computes."""
-    import torch
-
-    flat = torch.cat([grad.flatten() for grad in grads])
+    flat = _joined(grads)
 
     def times(norm: Any) -> "list[Tensor]":
         return [grad * limit / norm for grad in grads]
@@ -188,9 +194,11 @@ def _expect_short_ones_stay(answer: Any, grads: "list[Tensor]") -> None:
     kind="predict",
     points=1,
     minutes=2,
-    hints=("Guessing gets a tenth of the digits right. What does a layer get that was not trained "
-           "on its new input?",),
-)  # fmt: skip
+    hints=(
+        "Guessing gets a tenth of the digits right. What does a layer make of an input that it was "
+        "not trained on?",
+    ),
+)
 def drop_one(guess: Any) -> None:
     """Two shares."""
     if not isinstance(guess, list | tuple) or len(guess) != 2:
