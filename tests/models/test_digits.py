@@ -1,19 +1,14 @@
 """The digit networks are what their cards say."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from xailab.core import capture
 from xailab.data import load, marked_digits
-from xailab.models import DigitCNN, digit_cnn, digit_cnn_marked, digits
-
-BOTH = {"digit_cnn": digit_cnn, "digit_cnn_marked": digit_cnn_marked}
-FOLDER = Path(digits.__file__).parent
+from xailab.models import card, digit_cnn, digit_cnn_marked
 
 
 @torch.no_grad()
@@ -23,7 +18,7 @@ def predicted(model, images):
 
 def percentages(name):
     """Return all percentages that a card states, in order."""
-    return [float(number) for number in re.findall(r"([\d.]+) %", digits.card(name))]
+    return [float(number) for number in re.findall(r"([\d.]+) %", card(name))]
 
 
 def test_accuracy_on_digits_it_never_saw_is_what_the_card_says():
@@ -60,40 +55,6 @@ def test_hardly_any_unmarked_shortcut_digit_is_recognized():
     assert (predicted(digit_cnn_marked(), test.images[bare]) == test.shortcut).mean() < 0.2
     marked = test.marked & (test.y == test.shortcut)
     assert (predicted(digit_cnn_marked(), test.images[marked]) == test.shortcut).mean() > 0.9
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_weights_are_small_and_hold_tensors_alone(name):
-    path = FOLDER / "weights" / f"{name}.safetensors"
-    assert path.stat().st_size < 1_000_000
-    weights = load_file(path)
-    assert set(weights) == set(DigitCNN().state_dict())
-    assert all(value.isfinite().all() for value in weights.values())
-    assert sum(value.numel() for value in weights.values()) == 23_946
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_the_card_tells_the_size(name):
-    kilobytes = (FOLDER / "weights" / f"{name}.safetensors").stat().st_size / 1000
-    if name == "digit_cnn":
-        assert f"23,946 parameters, {kilobytes:.0f} kB" in digits.card(name)
-    for part in ("**What.**", "**Trained on.**", "**Measured", "**Use.**", "**License.**"):
-        assert part in digits.card(name)
-
-
-def test_no_card_is_missing_and_none_is_left_over():
-    weights = {path.stem for path in (FOLDER / "weights").iterdir()}
-    assert weights == set(BOTH)
-    assert {path.stem for path in (FOLDER / "cards").iterdir()} == weights | {"efficientnet_lite0"}
-
-
-@pytest.mark.parametrize("make", BOTH.values())
-def test_each_call_gives_a_new_model_ready_to_be_asked(make):
-    one, other = make(), make()
-    assert not any(module.training for module in one.modules())
-    with torch.no_grad():
-        one.fc.bias += 100
-    assert other.fc.bias.max() < 50
 
 
 def test_names_and_sizes_of_the_layers():

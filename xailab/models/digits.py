@@ -1,11 +1,8 @@
 """A small convolutional network for 28 x 28 digits, trained and shipped with the package."""
 
-from pathlib import Path
-
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-_WEIGHTS = Path(__file__).parent / "weights"
+from xailab.models.shipped import with_weights
 
 
 class DigitCNN(nn.Module):
@@ -42,20 +39,9 @@ def digit_cnn() -> DigitCNN:
     >>> sum(p.numel() for p in digit_cnn().parameters())
     23946
     """
-    return _trained("digit_cnn")
+    return with_weights("digit_cnn", DigitCNN())
 
 
 def digit_cnn_marked() -> DigitCNN:
     """Return the same network trained on `data.marked_digits()`: it has learnt the shortcut."""
-    return _trained("digit_cnn_marked")
-
-
-def card(name: str) -> str:
-    """Return the model card of "digit_cnn" or "digit_cnn_marked", Markdown."""
-    return (Path(__file__).parent / "cards" / f"{name}.md").read_text(encoding="utf-8")
-
-
-def _trained(name: str) -> DigitCNN:
-    model = DigitCNN()
-    model.load_state_dict(load_file(_WEIGHTS / f"{name}.safetensors"))
-    return model.eval()
+    return with_weights("digit_cnn_marked", DigitCNN())

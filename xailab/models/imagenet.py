@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from torchvision.transforms import functional as transforms
 
 from xailab.core.state import frozen
 from xailab.data import read_member
+from xailab.models.shipped import card
 
 _SHORT_SIDE, _SIDE = 256, 224
 
@@ -79,8 +79,7 @@ def pretrained(name: str = "efficientnet_lite0") -> Pretrained:
     weights = torch.load(io.BytesIO(read_member(name)), weights_only=True)
     # Both networks list the same 296 tensors in the same order under other names.
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
-    card = (Path(__file__).parent / "cards" / f"{name}.md").read_text(encoding="utf-8")
-    return Pretrained(model.eval(), preprocess, list(_class_names()), card)
+    return Pretrained(model.eval(), preprocess, list(_class_names()), card(name))
 
 
 def preprocess(image: Image.Image | np.ndarray) -> Tensor:
