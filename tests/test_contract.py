@@ -17,7 +17,7 @@ ALL = [pytest.param(METHODS[name], id=name) for name in sorted(METHODS)]
 WITH_LAYER = [p for p in ALL if "layer" in p.values[0].needs]
 WITH_SEED = [p for p in ALL if "seed" in p.values[0].options]
 WITH_BATCHES = [p for p in ALL if "batch_size" in p.values[0].options]
-WITHOUT_GRADIENTS = {"cam", "score_cam", "occlusion", "feature_ablation", "rise"}
+WITHOUT_GRADIENTS = {"cam", "score_cam", "occlusion", "feature_ablation", "rise", "shapley_values"}
 TARGETS = torch.tensor([2, 0, 3])
 
 
@@ -28,6 +28,8 @@ def run(method: Method, model: nn.Module, x: Any, target: Any = TARGETS, **optio
         options.setdefault("background", background(x))
     if "window" in method.needs:
         options = {"window": 3, "stride": 2, **options}
+    if "few" in method.needs:  # features: the toy's 192 numbers as five players
+        options.setdefault("feature_mask", torch.arange(192).reshape(3, 8, 8) // 40)
     if "masks" in method.needs:
         options = {"n_masks": 5, "grid": 2, **options}
     return method.function(model, x, target, **options)

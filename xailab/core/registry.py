@@ -24,7 +24,7 @@ class Method:
         needs: of a model, "layer" (a layer with positions), "relu" (ReLU modules
             and no functional ones), "gap" (global average pooling before a linear classifier);
             and of the caller, "background" (rows to compare with), "window" (its size), "masks"
-            (their number and grid).
+            (their number and grid), "few" (features, or groups of them: 2^n are run).
         options: the names of its keyword arguments.
     """
 

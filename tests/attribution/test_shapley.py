@@ -1,0 +1,376 @@
+"""Shapley values by every way, against paper, all orders, and the shap package."""
+
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+import shap
+import torch
+from captum.attr import ShapleyValues
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from torch import nn
+
+from tests.toys import inputs, toy
+from xailab.attribution.shapley import (
+    kernel_shap,
+    linear_shap,
+    path_attribution,
+    permutation_shap,
+    shapley_interactions,
+    shapley_kernel_weights,
+    shapley_of_game,
+    shapley_values,
+    tree_shap,
+)
+
+Array = np.ndarray
+RNG = np.random.default_rng(0)
+BACKGROUND = RNG.normal(size=(12, 5))
+ROWS = RNG.normal(size=(3, 5))
+
+
+def wiggly(rows: Array) -> Array:
+    """Interactions of two and three features, two outputs."""
+    a, b, c, d, e = rows.T
+    return np.stack([a * b * c + np.sin(d) - e, np.maximum(a, d) * e], axis=1)
+
+
+def by_orders(value: Callable[[frozenset[int]], float], n: int) -> Array:
+    """Average what each player adds over all n! orders: the definition, slow and plain."""
+    shares = np.zeros(n)
+    orders = list(permutations(range(n)))
+    for order in orders:
+        for at, player in enumerate(order):
+            before = frozenset(order[:at])
+            shares[player] += (value(before | {player}) - value(before)) / len(orders)
+    return shares
+
+
+def random_game(n: int, seed: int = 0) -> Callable[[frozenset[int]], float]:
+    worths = np.random.default_rng(seed).normal(size=2**n)
+    return lambda team: float(worths[sum(2**player for player in team)])
+
+
+def worth(row: Array, output: int) -> Callable[[frozenset[int]], float]:
+    """The game that the regression and the permutations play."""
+
+    def value(team: frozenset[int]) -> float:
+        rows = BACKGROUND.copy()
+        rows[:, list(team)] = row[list(team)]
+        return float(wiggly(rows)[:, output].mean())
+
+    return value
+
+
+# ---- games -------------------------------------------------------------------------------------
+
+
+def test_three_players_by_hand() -> None:
+    """1 earns 10, 2 earns 20, 0 nothing; 0 and 1 together earn 30 more.
+
+    0 adds 30 in the orders where it comes after 1 (half of them), and so does 1 after 0.
+    """
+
+    def value(team: frozenset[int]) -> float:
+        return 10 * (1 in team) + 20 * (2 in team) + 30 * ({0, 1} <= team)
+
+    assert shapley_of_game(value, 3).tolist() == pytest.approx([15, 25, 20])
+    pairs = shapley_interactions(value, 3)
+    want = np.array([[0.0, 15, 0], [15, 10, 0], [0, 0, 20]])  # 30 split in two halves
+    np.testing.assert_allclose(pairs, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
+def test_a_game_equals_all_orders(n: int) -> None:
+    game = random_game(n)
+    np.testing.assert_allclose(shapley_of_game(game, n), by_orders(game, n), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 10])
+def test_efficiency_of_games_and_of_interactions(n: int) -> None:
+    game = random_game(n, seed=n)
+    shares, pairs = shapley_of_game(game, n), shapley_interactions(game, n)
+    everybody = game(frozenset(range(n))) - game(frozenset())
+    assert shares.sum() == pytest.approx(everybody)
+    np.testing.assert_allclose(pairs.sum(1), shares, atol=1e-12)
+    np.testing.assert_allclose(pairs, pairs.T)
+
+
+def test_who_adds_nothing_gets_nothing_and_equals_get_the_same() -> None:
+    shares = shapley_of_game(lambda team: float(len(team - {3}) ** 2), 4)
+    assert shares.tolist() == pytest.approx([3, 3, 3, 0])
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "words"),
+    [(0, ValueError, "players"), (21, ValueError, r"2\^21.*at most 20"), (2.0, TypeError, "float")],
+)
+def test_bad_numbers_of_players(n: Any, error: type[Exception], words: str) -> None:
+    for function in (shapley_of_game, shapley_interactions):
+        with pytest.raises(error, match=words):
+            function(lambda team: 0.0, n)
+
+
+# ---- networks ----------------------------------------------------------------------------------
+
+
+def test_a_product_by_hand() -> None:
+    """x0 * x1 from (1, 0) to (2, 3): x0 adds 0 first or 3 last, x1 adds 3 first or 6 last."""
+    product = lambda x: x[:, 0] * x[:, 1]  # noqa: E731
+    got = shapley_values(
+        product, torch.tensor([[2.0, 3.0]]), None, baseline=torch.tensor([1.0, 0.0])
+    )
+    assert got.tolist() == [[1.5, 4.5]]
+
+
+def test_groups_play_as_one_and_equal_captum() -> None:
+    model, x = toy(torch.float64).eval(), inputs(2, dtype=torch.float64)
+    groups = (torch.arange(64).reshape(1, 1, 8, 8) // 13).repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        want = ShapleyValues(model).attribute(x, target=1, feature_mask=groups, baselines=0.3)
+    got = shapley_values(model, x, 1, feature_mask=groups[0, 0], baseline=0.3)
+    torch.testing.assert_close(got, want.double(), rtol=0, atol=1e-6)  # captum: float32
+
+
+def test_a_network_equals_the_game_that_it_plays() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, base = torch.randn(2, 6).double(), torch.randn(6).double()
+
+    def value(team: frozenset[int]) -> float:
+        row = base.clone()
+        row[list(team)] = x[1][list(team)]
+        return net(row[None])[0, 2].item()
+
+    got = shapley_values(net, x, 2, baseline=base)[1].numpy()
+    np.testing.assert_allclose(got, by_orders(value, 6), atol=1e-12)
+
+
+def test_too_many_features_say_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"192 features.*group them"):
+        shapley_values(toy().eval(), inputs(1), 0)
+
+
+# ---- black boxes -------------------------------------------------------------------------------
+
+
+def test_all_coalitions_give_the_exact_values() -> None:
+    got = kernel_shap(wiggly, ROWS, BACKGROUND)
+    assert got.shape == (3, 5, 2)
+    for row, found in zip(ROWS, got, strict=True):
+        for output in range(2):
+            want = by_orders(worth(row, output), 5)
+            np.testing.assert_allclose(found[:, output], want, rtol=0, atol=1e-8)
+
+
+def test_exact_values_equal_shaps() -> None:
+    peer = shap.ExactExplainer(wiggly, shap.maskers.Independent(BACKGROUND, max_samples=100))
+    np.testing.assert_allclose(kernel_shap(wiggly, ROWS, BACKGROUND), peer(ROWS).values, atol=1e-8)
+
+
+def test_samples_come_closer_as_one_over_the_root() -> None:
+    game = random_game(10)
+    predict = lambda rows: np.array([game(frozenset(np.flatnonzero(row))) for row in rows])  # noqa: E731
+    x, background = np.ones(10), np.zeros((1, 10))
+    exact = shapley_of_game(game, 10)
+
+    def error(n: int) -> float:
+        draws = [kernel_shap(predict, x, background, n_samples=n, seed=s) for s in range(20)]
+        return float(np.sqrt(np.mean((np.stack(draws) - exact) ** 2)))
+
+    assert 1.6 < error(80) / error(320) < 2.5  # four times as many: half the error
+
+
+def test_samples_keep_the_sum() -> None:
+    got = kernel_shap(wiggly, ROWS[0], BACKGROUND, n_samples=12)
+    change = wiggly(ROWS[:1])[0] - wiggly(BACKGROUND).mean(0)
+    np.testing.assert_allclose(got.sum(0), change)
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 samples.*5 features"):
+        kernel_shap(wiggly, ROWS[0], BACKGROUND, n_samples=2)
+
+
+def test_one_feature_gets_all() -> None:
+    double = lambda rows: 2 * rows[:, 0]  # noqa: E731
+    x, background = np.array([3.0]), np.array([[1.0], [2.0]])
+    assert kernel_shap(double, x, background).tolist() == [3]
+    assert permutation_shap(double, x, background, n_permutations=1).tolist() == [3]
+
+
+def test_both_ways_make_pairs_exact() -> None:
+    pairs = lambda rows: rows[:, 0] * rows[:, 1] - rows[:, 2] * rows[:, 4] + rows[:, 3]  # noqa: E731
+    got = permutation_shap(pairs, ROWS, BACKGROUND, n_permutations=1)
+    np.testing.assert_allclose(got, kernel_shap(pairs, ROWS, BACKGROUND), atol=1e-12)
+
+
+def test_permutations_converge_and_always_sum() -> None:
+    exact = kernel_shap(wiggly, ROWS, BACKGROUND)
+    rough = permutation_shap(wiggly, ROWS, BACKGROUND, n_permutations=1)
+    fine = permutation_shap(wiggly, ROWS, BACKGROUND, n_permutations=300)
+    np.testing.assert_allclose(rough.sum(1), exact.sum(1), atol=1e-12)
+    assert np.abs(fine - exact).max() < 0.02 < np.abs(rough - exact).max()
+
+
+def test_weights_by_hand() -> None:
+    """n = 4: 3/(1*3), 3/(2*2), 3/(3*1)."""
+    assert shapley_kernel_weights(4).tolist() == [1, 0.75, 1]
+    with pytest.raises(ValueError, match="at least 2"):
+        shapley_kernel_weights(1)
+
+
+@pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"x": np.zeros(4)}, ValueError, r"\(4,\).*\(12, 5\)"),
+        ({"x": np.full(5, np.nan)}, ValueError, "NaN"),
+        ({"background": np.zeros((0, 5))}, ValueError, "empty"),
+        ({"background": np.zeros(5)}, ValueError, r"\(B, F\).*\(5,\)"),
+        ({"predict": lambda rows: rows[:1, 0]}, ValueError, r"predict must give.*\(1,\)"),
+        ({"predict": 3}, TypeError, "int"),
+    ],
+)
+def test_bad_tables(
+    function: Any, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    arguments = {"predict": wiggly, "x": ROWS[0], "background": BACKGROUND, **changes}
+    with pytest.raises(error, match=words):
+        function(**arguments)
+
+
+# ---- linear models -----------------------------------------------------------------------------
+
+
+def test_linear_by_hand() -> None:
+    background = np.array([[0.0, 0], [2, 4]])
+    assert linear_shap(np.array([3.0, 1]), np.array([2.0, 2]), background).tolist() == [3, 0]
+
+
+def test_conditional_lets_a_twin_speak() -> None:
+    """x1 equals x0, only x0 has a weight: known either way, each gets half."""
+    values = np.array([-1.0, 0, 1])
+    background = np.stack([values, values], axis=1)
+    got = linear_shap(np.array([2.0, 0]), np.array([1.0, 1]), background, conditional=True)
+    np.testing.assert_allclose(got, [1, 1])
+
+
+def test_conditional_by_orders() -> None:
+    weights = np.array([1.0, -2, 0.5, 3, 0])
+    mixed = BACKGROUND @ np.random.default_rng(1).normal(size=(5, 5))
+    mean, covariance = mixed.mean(0), np.cov(mixed.T)
+
+    def value(team: frozenset[int]) -> float:
+        s, rest = sorted(team), sorted(set(range(5)) - team)
+        guess = ROWS[0].copy()
+        solved = np.linalg.solve(covariance[np.ix_(s, s)], (ROWS[0] - mean)[s]) if s else []
+        guess[rest] = mean[rest] + covariance[np.ix_(rest, s)] @ solved if s else mean[rest]
+        return float(weights @ guess)
+
+    got = linear_shap(weights, ROWS[0], mixed, conditional=True)
+    np.testing.assert_allclose(got, by_orders(value, 5), atol=1e-10)
+
+
+def test_interventional_equals_the_kernel() -> None:
+    weights = np.array([1.0, -2, 0.5, 3, 0])
+    want = kernel_shap(lambda rows: rows @ weights + 7, ROWS, BACKGROUND)
+    np.testing.assert_allclose(linear_shap(weights, ROWS, BACKGROUND), want, atol=1e-8)
+
+
+def test_weights_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"\(5,\), got \(4,\)"):
+        linear_shap(np.zeros(4), ROWS, BACKGROUND)
+
+
+# ---- trees -------------------------------------------------------------------------------------
+
+
+def ties(n: int, seed: int) -> tuple[Array, Array]:
+    """Few different values, so splits repeat features and rows lie on thresholds."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, size=(n, 4)) / 2
+    return x, x[:, 0] * x[:, 1] + (x[:, 2] > 0.5) * x[:, 0] + rng.normal(0, 0.1, n)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("depth", [1, 3, None])
+def test_trees_equal_shaps(seed: int, depth: int | None) -> None:
+    x, y = ties(60, seed)
+    tree = DecisionTreeRegressor(max_depth=depth, random_state=seed).fit(x, y)
+    want = shap.TreeExplainer(tree, feature_perturbation="tree_path_dependent").shap_values(x[:9])
+    np.testing.assert_allclose(tree_shap(tree, x[:9]), want, rtol=0, atol=1e-6)
+
+
+def test_classes_and_weighted_rows_equal_shaps() -> None:
+    x, y = ties(60, 0)
+    weights = np.random.default_rng(2).uniform(0.2, 3, 60)
+    tree = DecisionTreeClassifier(max_depth=4, random_state=0)
+    tree.fit(x, np.digitize(y, [0.5, 2]), sample_weight=weights)
+    want = shap.TreeExplainer(tree).shap_values(x[:5])
+    for target in range(3):
+        got = tree_shap(tree, x[:5], target=target)
+        np.testing.assert_allclose(got, want[:, :, target], rtol=0, atol=1e-6)
+
+
+def test_a_tree_by_orders() -> None:
+    """The game from the docstring, played slowly: unknown features split the row."""
+    x, y = ties(40, 3)
+    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, y)
+    nodes, row = tree.tree_, np.float32(x[7])
+
+    def value(team: frozenset[int], node: int = 0) -> float:
+        left, right = nodes.children_left[node], nodes.children_right[node]
+        if left < 0:
+            return float(nodes.value[node, 0, 0])
+        feature = nodes.feature[node]
+        if feature in team:
+            return value(team, left if row[feature] <= nodes.threshold[node] else right)
+        share = nodes.weighted_n_node_samples[left] / nodes.weighted_n_node_samples[node]
+        return share * value(team, left) + (1 - share) * value(team, right)
+
+    np.testing.assert_allclose(tree_shap(tree, x[7]), by_orders(value, 4), atol=1e-10)
+
+
+def test_missing_values_go_where_the_tree_sends_them() -> None:
+    x, y = ties(60, 1)
+    x[::3, 0] = np.nan
+    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, y)
+    got = tree_shap(tree, x)
+    np.testing.assert_allclose(
+        got.sum(1), tree.predict(x) - tree.tree_.value[0, 0, 0], rtol=0, atol=1e-9
+    )
+    assert np.abs(got[::3, 0]).max() > 0.01
+
+
+def test_saabas_sums_too_but_is_not_shap() -> None:
+    """AND of two features: the lower split gets twice as much, though they are symmetric."""
+    corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    tree = DecisionTreeRegressor(random_state=0).fit(corners, [0, 0, 0, 1])
+    one = np.array([1.0, 1.0])
+    assert tree_shap(tree, one).tolist() == pytest.approx([0.375, 0.375])
+    assert sorted(path_attribution(tree, one).tolist()) == pytest.approx([0.25, 0.5])
+    x, y = ties(60, 0)
+    tree = DecisionTreeRegressor(max_depth=4).fit(x, y)
+    np.testing.assert_allclose(path_attribution(tree, x).sum(1), tree_shap(tree, x).sum(1))
+
+
+@pytest.mark.parametrize("function", [tree_shap, path_attribution])
+@pytest.mark.parametrize(
+    ("tree", "x", "target", "error", "words"),
+    [
+        ("oak", np.zeros(2), None, TypeError, "str"),
+        (DecisionTreeRegressor(), np.zeros(2), None, TypeError, "fitted"),
+        (DecisionTreeRegressor().fit([[0, 0]], [1]), np.zeros(3), None, ValueError, "2 features"),
+        (DecisionTreeRegressor().fit([[0], [1]], [0, 1]), np.zeros(1), 1, ValueError, r"0\.\.0"),
+        (DecisionTreeClassifier().fit([[0], [1]], [0, 1]), np.zeros(1), None, ValueError, "2 cl"),
+        (DecisionTreeClassifier().fit([[0], [1]], [0, 1]), np.zeros(1), -1, ValueError, r"0\.\.1"),
+    ],
+)
+def test_bad_trees(
+    function: Any, tree: Any, x: Array, target: int | None, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        function(tree, x, target=target)

@@ -1,0 +1,606 @@
+"""Sharing out a score fairly: Shapley values by definition, by sampling, by regression, in trees.
+
+Lesson 11 teaches this file. A feature's share is what it adds on average, over all orders in which
+the features could have come. All ways here compute that one number; they differ in what "not there
+yet" means (a baseline, a background, the tree's own training rows) and in what they cost.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from math import comb, factorial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xailab.attribution.occlusion import check_feature_mask
+from xailab.core.batching import batched
+from xailab.core.checks import (
+    Model,
+    Target,
+    check_baseline,
+    check_input,
+    check_positive,
+    split_target,
+)
+from xailab.core.registry import method
+from xailab.core.scores import batched_scores
+
+Array = np.ndarray
+Predict = Callable[[Array], Array]
+
+_MOST = 20  # features whose 2^n coalitions are enumerated: a million
+
+
+def shapley_of_game(value: Callable[[frozenset[int]], float], n_players: int) -> Array:
+    r"""Share out what a game is worth, straight from the definition.
+
+    $$\phi_i = \sum_{S \subseteq N \setminus i} \frac{|S|!\,(n - |S| - 1)!}{n!}
+      \big(v(S \cup i) - v(S)\big)$$
+
+    Args:
+        value: $v$, what a coalition (a frozenset of players 0..n-1) is worth.
+        n_players: n.
+
+    Returns:
+        (n,) float64, in units of the worth; the sum is v(all) - v(nobody).
+
+    Raises:
+        TypeError: `n_players` is not an integer.
+        ValueError: n below 1, or too many players to enumerate.
+
+    Reference: Shapley (1953), A value for n-person games.
+
+    >>> glove = {frozenset({0, 1}): 1.0, frozenset({0, 2}): 1.0, frozenset({0, 1, 2}): 1.0}
+    >>> shapley_of_game(lambda team: glove.get(team, 0.0), 3).round(3)
+    array([0.667, 0.167, 0.167])
+    """
+    n = _countable(n_players, "players")
+    worths = [value(frozenset(np.flatnonzero(mask).tolist())) for mask in _coalitions(n)]
+    return _shares(np.asarray(worths, dtype=np.float64))
+
+
+def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: int) -> Array:
+    r"""Split the shares into what players add alone and what they add only together.
+
+    $$\phi_{ij} = \sum_{S \subseteq N \setminus \{i, j\}}
+      \frac{|S|!\,(n - |S| - 2)!}{2\,(n - 1)!}
+      \big(v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)\big), \qquad
+      \phi_{ii} = \phi_i - \sum_{j \ne i} \phi_{ij}$$
+
+    Args:
+        value: what a coalition (a frozenset of players 0..n-1) is worth.
+        n_players: n, at least 1.
+
+    Returns:
+        (n, n) float64, symmetric; row i sums to the Shapley value of player i.
+
+    Raises:
+        TypeError, ValueError: as `shapley_of_game`.
+
+    Reference: Grabisch, Roubens (1999), An axiomatic approach to the concept of interaction among
+        players in cooperative games; Lundberg et al. (2020), From local explanations to global
+        understanding with explainable AI for trees (the half, and the diagonal).
+    Elsewhere: shap `TreeExplainer.shap_interaction_values`.
+
+    >>> shapley_interactions(lambda team: float(len(team) == 2), 2)  # worth 1 only together
+    array([[0. , 0.5],
+           [0.5, 0. ]])
+    """
+    n = _countable(n_players, "players")
+    masks = _coalitions(n)
+    worths = np.array([value(frozenset(np.flatnonzero(mask).tolist())) for mask in masks])
+    found = np.zeros((n, n))
+    for i, j in combinations(range(n), 2):
+        without = ~masks[:, i] & ~masks[:, j]
+        base, sizes = np.flatnonzero(without), masks[without].sum(1)
+        weights = np.array([_weight(size, n - 1) / 2 for size in sizes])
+        both = worths[base + 2**i + 2**j] - worths[base + 2**i] - worths[base + 2**j]
+        found[i, j] = found[j, i] = weights @ (both + worths[base])
+    return found + np.diag(_shares(worths.astype(np.float64)) - found.sum(1))
+
+
+@method("few", title="Shapley values")
+def shapley_values(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    *,
+    baseline: float | Tensor = 0.0,
+    feature_mask: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Exact Shapley values of the features, or of groups of them, by all $2^n$ coalitions.
+
+    $$\phi_i = \sum_{S \subseteq N \setminus i} \frac{|S|!\,(n - |S| - 1)!}{n!}
+      \big(f_t(x_{S \cup i}) - f_t(x_S)\big)$$
+
+    $x_S$ has the features of $S$ from $x$ and the others from the baseline.
+
+    Args:
+        model: maps (N, ...) to scores (N, K) or (N,); any function of tensors.
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        baseline: what stands in for a missing feature: a number, or a tensor that broadcasts.
+        feature_mask: integers that broadcast to one row: numbers with one label are one player.
+            None: each number by itself.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, in units of the score. Every number of a group carries the group's
+        value, as in `feature_ablation`; over players it sums to $f_t(x) - f_t(b)$.
+
+    Raises:
+        TypeError: as for `saliency`; a mask that does not hold integers.
+        ValueError: as for `saliency`; a mask that does not broadcast; too many features to
+            enumerate.
+
+    Reference: Shapley (1953), A value for n-person games; Štrumbelj, Kononenko (2010), An
+        Efficient Explanation of Individual Classifications using Game Theory.
+    Elsewhere: captum `ShapleyValues`, shap `ExactExplainer`.
+
+    >>> product = lambda x: x[:, 0] * x[:, 1]
+    >>> shapley_values(product, torch.tensor([[2.0, 3.0]]), None)
+    tensor([[3., 3.]])
+    """
+    x = check_input(model, x).detach()
+    start = check_baseline(baseline, x)
+    names, label = check_feature_mask(feature_mask, x).unique(return_inverse=True)
+    masks = torch.as_tensor(_coalitions(_countable(len(names), "features")), device=x.device)
+    shares = []
+    for row, base, t in zip(x, start, split_target(target, len(x)), strict=True):
+        rows = partial(_composed, row, base, masks, label)
+        worths = batched_scores(model, rows, len(masks), t, like=row, batch_size=batch_size)
+        shares.append(torch.as_tensor(_shares(worths.double().cpu().numpy()))[label.cpu()])
+    return torch.stack(shares).to(x)
+
+
+def permutation_shap(
+    predict: Predict,
+    x: Array,
+    background: Array,
+    *,
+    n_permutations: int = 10,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Array:
+    r"""Estimate Shapley values by letting the features come in random orders.
+
+    $$\phi_i \approx \frac{1}{2m} \sum_{\pi}
+      \big(v(\text{before } i \text{ in } \pi \cup i) - v(\text{before } i \text{ in } \pi)\big),
+      \qquad v(S) = \operatorname{mean}_b f(x_S, b_{\bar S})$$
+
+    Each of the m orders is walked forwards and backwards, which makes models without
+    interactions of more than two features exact. Whatever m is, the sum is exact.
+
+    Args:
+        predict: maps (M, F) to (M,) or (M, K).
+        x: (F,) one row, or (N, F).
+        background: (B, F) rows whose values stand in for missing features.
+        n_permutations: m.
+        seed: of the orders; the global random state is neither used nor changed.
+        batch_size: coalitions (of B rows each) evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, with one more dimension (K,) where `predict` gives several outputs.
+
+    Raises:
+        TypeError: `predict` is not callable; data that are not numbers.
+        ValueError: NaN, shapes that do not fit, m below 1, or answers of another shape.
+
+    Reference: Štrumbelj, Kononenko (2014), Explaining prediction models and individual
+        predictions with feature contributions; Mitchell, Cooper, Frank, Holmes (2022), Sampling
+        Permutations for Shapley Value Estimation.
+    Elsewhere: shap `PermutationExplainer`.
+
+    >>> product = lambda rows: rows[:, 0] * rows[:, 1]
+    >>> permutation_shap(product, np.array([2.0, 3.0]), np.zeros((1, 2)))
+    array([3., 3.])
+    """
+    rows, others = _table(x, background)
+    orders = _orders(rows.shape[1], check_positive("n_permutations", n_permutations), seed)
+    masks = np.concatenate([_walk(order) for order in orders])  # (2m (F + 1), F)
+    found = []
+    for row in rows:
+        worths = _worths(predict, row, others, masks, batch_size)
+        steps = np.diff(worths.reshape(len(orders), -1, *worths.shape[1:]), axis=1)
+        added = np.zeros((rows.shape[1], *worths.shape[1:]))
+        for order, step in zip(orders, steps, strict=True):
+            added[order] += step / len(orders)
+        found.append(added)
+    return np.stack(found) if np.ndim(x) == 2 else found[0]
+
+
+def kernel_shap(
+    predict: Predict,
+    x: Array,
+    background: Array,
+    *,
+    n_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Array:
+    r"""Shapley values as the coefficients of one weighted regression over coalitions.
+
+    $$\min_\phi \sum_{S} \frac{n - 1}{\binom{n}{|S|}\,|S|\,(n - |S|)}
+      \Big(v(S) - v(\emptyset) - \sum_{i \in S} \phi_i\Big)^2
+      \quad \text{with} \quad \sum_i \phi_i = v(N) - v(\emptyset)$$
+
+    $v(S) = \operatorname{mean}_b f(x_S, b_{\bar S})$. The empty and the full coalition would weigh
+    infinitely much, so they are constraints.
+
+    Args:
+        predict: maps (M, F) to (M,) or (M, K).
+        x: (F,) one row, or (N, F).
+        background: (B, F) rows whose values stand in for missing features.
+        n_samples: coalitions drawn, beside the empty and the full one; None takes all, and the
+            answer is exact. Each comes with its complement.
+        seed: of the draws; the global random state is neither used nor changed.
+        batch_size: coalitions (of B rows each) evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, with one more dimension (K,) where `predict` gives several outputs.
+
+    Raises:
+        TypeError, ValueError: as `permutation_shap`; too many features for all coalitions, or
+            too few samples to tell the features apart.
+
+    Reference: Lundberg, Lee (2017), A Unified Approach to Interpreting Model Predictions.
+    Elsewhere: shap `KernelExplainer`, captum `KernelShap` (one baseline, no averaging).
+
+    >>> product = lambda rows: rows[:, 0] * rows[:, 1]
+    >>> kernel_shap(product, np.array([2.0, 3.0]), np.zeros((1, 2))).round(6)
+    array([3., 3.])
+    """
+    rows, others = _table(x, background)
+    masks, weights = _sampled(rows.shape[1], n_samples, seed)
+    ends = np.array([[False], [True]]).repeat(rows.shape[1], axis=1)
+    found = []
+    for row in rows:
+        worths = _worths(predict, row, others, np.concatenate([ends, masks]), batch_size)
+        nobody, everybody = worths[:2]
+        found.append(_regressed(masks, weights, worths[2:] - nobody, everybody - nobody))
+    return np.stack(found) if np.ndim(x) == 2 else found[0]
+
+
+def shapley_kernel_weights(n: int) -> Array:
+    r"""Return what all coalitions of one size weigh together in KernelSHAP's regression.
+
+    $$w_k = \binom{n}{k} \cdot \frac{n - 1}{\binom{n}{k}\, k\, (n - k)} = \frac{n - 1}{k\,(n - k)}$$
+
+    Args:
+        n: number of features, at least 2.
+
+    Returns:
+        (n - 1,) float64, for sizes 1, ..., n - 1: the smallest and the largest weigh most.
+
+    Raises:
+        TypeError: n is not an integer.
+        ValueError: n below 2.
+
+    Reference: Lundberg, Lee (2017), A Unified Approach to Interpreting Model Predictions.
+
+    >>> shapley_kernel_weights(4)
+    array([1.  , 0.75, 1.  ])
+    """
+    if check_positive("n", n) < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
+    sizes = np.arange(1, n)
+    return (n - 1) / (sizes * (n - sizes))
+
+
+def linear_shap(weights: Array, x: Array, background: Array, *, conditional: bool = False) -> Array:
+    r"""Shapley values of a linear model, in closed form.
+
+    $$\text{interventional: } \phi_i = w_i (x_i - \bar b_i), \qquad
+      \text{conditional: } v(S) = w \cdot E[X \mid X_S = x_S]$$
+
+    The conditional ones let a feature speak for those it is correlated with, so a feature with
+    weight 0 can get a value. The expectation is that of a normal distribution with the
+    background's mean and covariance.
+
+    Args:
+        weights: (F,), the model is w · x + constant.
+        x: (F,) one row, or (N, F).
+        background: (B, F) rows; for `conditional` at least two.
+        conditional: condition on the known features instead of setting them.
+
+    Returns:
+        The shape of `x`, in units of the score.
+
+    Raises:
+        TypeError: data that are not numbers.
+        ValueError: NaN, shapes that do not fit, or too many features to enumerate.
+
+    Reference: Štrumbelj, Kononenko (2014), Explaining prediction models and individual
+        predictions with feature contributions; Aas, Jullum, Løland (2021), Explaining individual
+        predictions when features are dependent.
+    Elsewhere: shap `LinearExplainer(feature_perturbation=...)`.
+
+    >>> linear_shap(np.array([3.0, -2.0]), np.array([1.0, 1.0]), np.zeros((1, 2)))
+    array([ 3., -2.])
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    rows, others = _table(x, background)
+    if w.shape != rows.shape[1:]:
+        raise ValueError(f"weights must have shape {rows.shape[1:]}, got {w.shape}")
+    away = rows - others.mean(0)
+    if not conditional:
+        found = w * away
+    else:
+        worths = np.stack([away @ _given(mask, others) @ w for mask in _coalitions(w.size)])
+        found = np.stack([_shares(column) for column in worths.T])
+    return found if np.ndim(x) == 2 else found[0]
+
+
+# ---- trees -------------------------------------------------------------------------------------
+
+
+def tree_shap(tree: Any, x: Array, *, target: int | None = None) -> Array:
+    r"""Exact Shapley values of one decision tree, without enumerating coalitions.
+
+    $$v(S) = \sum_{\text{leaves}} \text{value} \prod_{i \in S} o_i \prod_{i \notin S} z_i$$
+
+    A row whose feature i is known goes down its own branch: $o_i$ is 1 if all of the leaf's
+    splits on i let it pass. Of unknown ones it takes every branch in proportion to the training
+    rows that went there: $z_i$ is the product of those shares. Each leaf is a product game of
+    its few features, so its Shapley values come from the coefficients of a polynomial.
+
+    Args:
+        tree: a fitted scikit-learn `DecisionTreeRegressor` or `DecisionTreeClassifier`.
+        x: (F,) one row, or (N, F). NaN goes where the tree sends it.
+        target: class whose probability is explained; None for a regressor.
+
+    Returns:
+        The shape of `x`; each row sums to the tree's answer minus its mean over training rows.
+
+    Raises:
+        TypeError: no fitted scikit-learn tree.
+        ValueError: x does not fit the tree; target missing, or out of range.
+
+    Reference: Lundberg et al. (2020), From local explanations to global understanding with
+        explainable AI for trees (the game); Yang (2021), Fast TreeSHAP (leaf by leaf).
+    Elsewhere: shap `TreeExplainer(feature_perturbation="tree_path_dependent")`.
+
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> rows = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> tree = DecisionTreeRegressor().fit(rows, [0, 0, 0, 1])  # x0 and x1
+    >>> tree_shap(tree, np.array([1.0, 1.0]))
+    array([0.375, 0.375])
+    """
+    nodes, values, rows = _tree(tree, x, target)
+    goes_left = _goes_left(nodes, rows)
+    found = np.zeros(rows.shape)
+    for leaf, path in _leaves(nodes):
+        features = sorted({int(nodes.feature[node]) for node, _ in path})
+        ones, zeros = np.ones((len(rows), len(features))), np.ones(len(features))
+        for node, left in path:
+            i = features.index(nodes.feature[node])
+            ones[:, i] *= goes_left[:, node] == left
+            child = nodes.children_left[node] if left else nodes.children_right[node]
+            zeros[i] *= nodes.weighted_n_node_samples[child] / nodes.weighted_n_node_samples[node]
+        found[:, features] += values[leaf] * _product_game(ones, zeros)
+    return found if np.ndim(x) == 2 else found[0]
+
+
+def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array:
+    r"""Give each split on a row's way down the change of the mean answer. This is not SHAP.
+
+    $$A_i = \sum_{\text{splits on } i} \big(\text{mean of child} - \text{mean of node}\big)$$
+
+    The sum is the same as SHAP's, but the order of the splits decides who gets what: the lower
+    split of a symmetric function gets more.
+
+    Args:
+        tree: a fitted scikit-learn tree.
+        x: (F,) one row, or (N, F).
+        target: class whose probability is explained; None for a regressor.
+
+    Returns:
+        The shape of `x`; each row sums to the tree's answer minus its mean over training rows.
+
+    Raises:
+        TypeError, ValueError: as `tree_shap`.
+
+    Reference: Saabas (2014), Interpreting random forests.
+    Elsewhere: the `treeinterpreter` package.
+
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> rows = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> tree = DecisionTreeRegressor(random_state=0).fit(rows, [0, 0, 0, 1])
+    >>> sorted(path_attribution(tree, np.array([1.0, 1.0])).tolist())
+    [0.25, 0.5]
+    """
+    nodes, values, rows = _tree(tree, x, target)
+    goes_left = _goes_left(nodes, rows)
+    found = np.zeros(rows.shape)
+    for i, row in enumerate(found):
+        node = 0
+        while nodes.children_left[node] >= 0:
+            left = goes_left[i, node]
+            child = nodes.children_left[node] if left else nodes.children_right[node]
+            row[nodes.feature[node]] += values[child] - values[node]
+            node = child
+    return found if np.ndim(x) == 2 else found[0]
+
+
+def _tree(tree: Any, x: Array, target: int | None) -> tuple[Any, Array, Array]:
+    """Return the tree's nodes, the explained answer of every node, and the rows as it sees them."""
+    nodes = getattr(tree, "tree_", None)
+    if nodes is None:
+        raise TypeError(f"tree must be a fitted scikit-learn tree, got {type(tree).__name__}")
+    rows = np.atleast_2d(np.asarray(x, dtype=np.float32))  # as the tree itself rounds its input
+    if rows.ndim != 2 or rows.shape[1] != nodes.n_features:
+        raise ValueError(f"the tree knows {nodes.n_features} features, x has shape {np.shape(x)}")
+    answers = nodes.value[:, 0]  # (nodes, 1), or class shares (nodes, K)
+    if target is None and answers.shape[1] > 1:
+        raise ValueError(f"target=None, but the tree has {answers.shape[1]} classes: say which one")
+    if target is not None and not 0 <= target < answers.shape[1]:
+        raise ValueError(f"target must lie in 0..{answers.shape[1] - 1}, got {target}")
+    return nodes, answers[:, target or 0], rows
+
+
+def _goes_left(nodes: Any, rows: Array) -> Array:
+    """Tell for every row and every node whether the row would go left there, (N, nodes)."""
+    seen = rows[:, nodes.feature.clip(0)].astype(np.float64)
+    return np.where(np.isnan(seen), nodes.missing_go_to_left == 1, seen <= nodes.threshold)
+
+
+def _leaves(nodes: Any) -> list[tuple[int, list[tuple[int, bool]]]]:
+    """Return every leaf with the way to it: (node, went left) from the root on."""
+    found, waiting = [], [(0, [])]  # type: ignore[var-annotated]
+    while waiting:
+        node, path = waiting.pop()
+        if nodes.children_left[node] < 0:
+            found.append((node, path))
+        else:
+            waiting.append((nodes.children_left[node], [*path, (node, True)]))
+            waiting.append((nodes.children_right[node], [*path, (node, False)]))
+    return found
+
+
+def _product_game(ones: Array, zeros: Array) -> Array:
+    r"""Return the Shapley values, (N, d), of $v(S) = \prod_{i \in S} o_i \prod_{i \notin S} z_i$.
+
+    Player i adds $(o_i - z_i)$ times the product of the others. The coefficient of $t^k$ in
+    $\prod_{j \ne i} (z_j + o_j t)$ is the sum of those products over all coalitions of size k.
+    """
+    n, d = ones.shape
+    found = np.empty((n, d))
+    weights = np.array([_weight(k, d) for k in range(d)])
+    for i in range(d):
+        sums = np.zeros((n, d))
+        sums[:, 0] = 1
+        for j in (j for j in range(d) if j != i):
+            sums[:, 1:] = zeros[j] * sums[:, 1:] + ones[:, j : j + 1] * sums[:, :-1]
+            sums[:, 0] *= zeros[j]
+        found[:, i] = (ones[:, i] - zeros[i]) * (sums @ weights)
+    return found
+
+
+# ---- what they share ---------------------------------------------------------------------------
+
+
+def _countable(n: int, what: str) -> int:
+    if check_positive(f"number of {what}", n) > _MOST:
+        raise ValueError(
+            f"{n} {what} have 2^{n} coalitions, more than can be enumerated (at most {_MOST} "
+            f"{what}): group them, or draw a sample with permutation_shap or kernel_shap"
+        )
+    return n
+
+
+def _coalitions(n: int) -> Array:
+    """Return all coalitions as (2^n, n) bools; player i is bit i of the row's number."""
+    return (np.arange(2**n)[:, None] >> np.arange(n)) % 2 == 1
+
+
+def _weight(size: int, n: int) -> float:
+    """Return the share of orders in which a coalition of this size comes just before a player."""
+    return factorial(size) * factorial(n - size - 1) / factorial(n)
+
+
+def _shares(worths: Array) -> Array:
+    """Return the Shapley values (n,) of the worths (2^n,) of all coalitions, in their order."""
+    n = len(worths).bit_length() - 1
+    sizes = _coalitions(n - 1).sum(1) if n > 1 else np.zeros(1, dtype=int)
+    weights = np.array([_weight(size, n) for size in range(n)])[sizes]
+    shares = np.empty(n)
+    for i in range(n):
+        pairs = worths.reshape(-1, 2, 2**i)  # without player i, with player i
+        shares[i] = weights @ (pairs[:, 1] - pairs[:, 0]).ravel()
+    return shares
+
+
+def _composed(row: Tensor, base: Tensor, masks: Tensor, label: Tensor, chunk: range) -> Tensor:
+    """Return rows with the players of a coalition from the row, the others from the baseline."""
+    return torch.where(masks[chunk.start : chunk.stop][:, label], row, base)
+
+
+def _table(x: Array, background: Array) -> tuple[Array, Array]:
+    """Return x and the background as (N, F) and (B, F) float64."""
+    rows = np.asarray(x, dtype=np.float64)
+    others = np.asarray(background, dtype=np.float64)
+    if rows.ndim not in (1, 2) or others.ndim != 2 or rows.shape[-1] != others.shape[-1]:
+        raise ValueError(
+            f"x must be (F,) or (N, F) and background (B, F), got {rows.shape} and {others.shape}"
+        )
+    if rows.size == 0 or others.size == 0:
+        raise ValueError(f"x or background is empty: {rows.shape} and {others.shape}")
+    if not (np.isfinite(rows).all() and np.isfinite(others).all()):
+        raise ValueError("x or background holds values that are NaN or infinite")
+    return np.atleast_2d(rows), others
+
+
+def _worths(
+    predict: Predict, row: Array, background: Array, masks: Array, batch_size: int | None
+) -> Array:
+    """Return the mean answer of each coalition over the background, (M,) or (M, K)."""
+    if not callable(predict):
+        raise TypeError(f"predict must be a function, got {type(predict).__name__}")
+
+    def mean_answers(some: Array) -> Array:
+        rows = np.where(some[:, None], row, background)  # (m, B, F)
+        answers = np.asarray(predict(rows.reshape(-1, len(row))), dtype=np.float64)
+        if answers.ndim not in (1, 2) or len(answers) != rows.shape[0] * rows.shape[1]:
+            wanted = rows.shape[0] * rows.shape[1]
+            raise ValueError(f"predict must give ({wanted},) or ({wanted}, K), got {answers.shape}")
+        return answers.reshape(*rows.shape[:2], *answers.shape[1:]).mean(1)
+
+    return batched(
+        mean_answers, masks, batch_size=batch_size, owner=predict, row_bytes=background.nbytes
+    )
+
+
+def _orders(n: int, count: int, seed: int) -> list[Array]:
+    """Return random orders of the features, each followed by its reverse."""
+    generator = np.random.default_rng(seed)
+    return [way for _ in range(count) for way in _both(generator.permutation(n))]
+
+
+def _both(order: Array) -> tuple[Array, Array]:
+    return order, order[::-1]
+
+
+def _walk(order: Array) -> Array:
+    """Return the coalitions on the way from nobody to everybody, (n + 1, n)."""
+    return np.argsort(order) < np.arange(len(order) + 1)[:, None]
+
+
+def _sampled(n: int, n_samples: int | None, seed: int) -> tuple[Array, Array]:
+    """Return coalitions, neither empty nor full, and their weights in the regression."""
+    if n_samples is None or check_positive("n_samples", n_samples) >= 2**n - 2:
+        masks = _coalitions(_countable(n, "features"))[1:-1]
+        kernel = [0.0] + [(n - 1) / (comb(n, k) * k * (n - k)) for k in range(1, n)]
+        return masks, np.array(kernel)[masks.sum(1)]
+    generator = np.random.default_rng(seed)
+    share = shapley_kernel_weights(n)
+    sizes = generator.choice(np.arange(1, n), size=-(-n_samples // 2), p=share / share.sum())
+    ranks = generator.random((len(sizes), n)).argsort(1)
+    some = ranks < sizes[:, None]
+    masks = np.concatenate([some, ~some])
+    if np.linalg.matrix_rank(masks[:, 1:] ^ masks[:, :1]) < n - 1:
+        raise ValueError(f"{n_samples} samples do not tell {n} features apart: draw more")
+    return masks, np.ones(len(masks))  # drawn as often as they weigh
+
+
+def _regressed(masks: Array, weights: Array, worths: Array, total: Array) -> Array:
+    """Solve the weighted regression; the last coefficient is what the sum leaves."""
+    last = masks[:, -1:].astype(np.float64)
+    design = masks[:, :-1] - last
+    scale = np.sqrt(weights)[:, None]
+    answers = worths.reshape(len(masks), np.size(total)) - last * np.reshape(total, (1, -1))
+    free = np.linalg.lstsq(design * scale, answers * scale, rcond=None)[0]  # (F - 1, K)
+    found = np.concatenate([free, np.reshape(total, (1, -1)) - free.sum(0)])
+    return found.reshape(masks.shape[1], *np.shape(total))
+
+
+def _given(known: Array, background: Array) -> Array:
+    """Return A with E[X - mean | X_S] = (x - mean) @ A for normal X; S are the known features."""
+    covariance = np.atleast_2d(np.cov(background.T))
+    found = np.diag(known).astype(np.float64)
+    inverse = np.linalg.pinv(covariance[np.ix_(known, known)])
+    found[np.ix_(known, ~known)] = inverse @ covariance[np.ix_(known, ~known)]
+    return found
