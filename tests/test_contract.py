@@ -28,8 +28,8 @@ def run(method: Method, model: nn.Module, x: Any, target: Any = TARGETS, **optio
         options.setdefault("background", background(x))
     if "window" in method.needs:
         options = {"window": 3, "stride": 2, **options}
-    if "few" in method.needs:  # features: the toy's 192 numbers as five players
-        options.setdefault("feature_mask", torch.arange(192).reshape(3, 8, 8) // 40)
+    if "few" in method.needs:
+        options.setdefault("feature_mask", players(x))
     if "masks" in method.needs:
         options = {"n_masks": 5, "grid": 2, **options}
     return method.function(model, x, target, **options)
@@ -40,6 +40,13 @@ def background(x: Any) -> Tensor:
     if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
         return inputs()
     return torch.rand(4, *x.shape[1:], dtype=x.dtype, generator=torch.Generator().manual_seed(2))
+
+
+def players(x: Any) -> Tensor | None:
+    """Return five groups of the numbers of a row of x, if x has rows."""
+    if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
+        return None
+    return torch.arange(x[0].numel()).reshape(x.shape[1:]) * 5 // x[0].numel()
 
 
 def test_all_methods_are_registered() -> None:
