@@ -6,24 +6,26 @@ import pytest
 from xailab import plots
 from xailab.plots.pictures import BYTES
 
-RAMP = np.arange(64, dtype=float).reshape(1, 8, 8) / 64
+RAMP = np.arange(64, dtype=float).reshape(1, 8, 8) * 4 / 255
 PHOTO = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
 
 
 def test_a_patch_lies_around_the_middle_of_its_cell():
     # The cell (1, 0) of 2 x 2 cells covers rows 4..7 and columns 0..3: its middle is (6, 2).
     found = plots.patch(RAMP, (1, 0), (2, 2), 4)
-    np.testing.assert_allclose(found[..., 0], RAMP[0, 4:8, 0:4])
-    np.testing.assert_allclose(plots.patch(RAMP, (0, 0), (1, 1), 8)[..., 0], RAMP[0])
-    one = plots.patch(RAMP, (3, 5), (8, 8), 1)
-    assert one[0, 0, 0] == RAMP[0, 3, 5]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[..., 0], 4 * np.arange(64).reshape(8, 8)[4:8, 0:4])
+    np.testing.assert_array_equal(
+        plots.patch(RAMP, (0, 0), (1, 1), 8)[..., 0], 4 * np.arange(64).reshape(8, 8)
+    )
+    assert plots.patch(RAMP, (3, 5), (8, 8), 1)[0, 0, 0] == 4 * (3 * 8 + 5)
 
 
 def test_a_patch_beyond_the_border_is_gray_there():
     found = plots.patch(RAMP, (0, 7), (8, 8), 3)[..., 0]
-    np.testing.assert_allclose(found[0], 0.5)
-    np.testing.assert_allclose(found[:, 2], 0.5)
-    np.testing.assert_allclose(found[1:, :2], RAMP[0, 0:2, 6:8])
+    np.testing.assert_array_equal(found[0], 128)
+    np.testing.assert_array_equal(found[:, 2], 128)
+    np.testing.assert_array_equal(found[1:, :2], [[24, 28], [56, 60]])
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,15 @@ def test_a_patch_nowhere_is_refused(place, grid, side):
         plots.patch(RAMP, place, grid, side)
 
 
-def test_tiles_lie_row_by_row_with_white_between():
+def test_tiles_lie_row_by_row_with_a_blue_line_between():
     black, gray = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.5)
-    sheet = plots.tiles([black, gray, gray])[..., 0]
-    assert sheet.shape == (5, 5)
-    assert sheet[0].tolist() == [0, 0, 1, 0.5, 0.5]
-    assert sheet[2].tolist() == [1] * 5
-    assert sheet[4].tolist() == [0.5, 0.5, 1, 1, 1]
+    sheet = plots.tiles([black, gray, gray])
+    assert sheet.shape == (5, 5, 3)
+    blue = [86, 180, 233]
+    assert (sheet[2] == blue).all()
+    assert (sheet[:, 2] == blue).all()
+    assert sheet[0, :, 0].tolist() == [0, 0, 86, 128, 128]
+    assert sheet[4, :, 0].tolist() == [128, 128, 86, 86, 86]  # no fourth picture
 
 
 def card(**changes):
@@ -53,6 +57,9 @@ def test_a_card_describes_its_map_and_lists_the_examples():
     assert picture.alt.startswith("It likes edges. The value of activation runs from 0 to 1")
     assert picture.alt.endswith("excited most by jeep 3.1, yurt 2.0.")
     assert 1000 < len(picture.png()) <= BYTES
+    right = picture.figure.subfigs[1]
+    assert [ax.get_title() for ax in right.axes] == ["jeep 3.1", "yurt 2.0"]
+    assert [len(ax.images) for ax in right.axes] == [1, 1]
     assert card(alt="A card.").alt == "A card."
     assert "excited" not in card(titles=None).alt
 

@@ -438,7 +438,7 @@ def _ablation(
             live = activation.reshape(len(activation), -1).any(1).nonzero()[:, 0]
             drop = torch.zeros_like(activation)
             if len(live):
-                lost = score - _scores_without(model, row, t, layer, live, batch_size)
+                lost = score - _scores_without(model, row, t, layer, score, live, batch_size)
                 places = activation[0].numel()
                 drop[live] = (lost / places).reshape(-1, *[1] * (activation.ndim - 1))
             drops.append(drop)
@@ -450,11 +450,12 @@ def _scores_without(
     row: Tensor,
     target: int | None,
     layer: str,
+    score: Tensor,
     units: Tensor,
     batch_size: int | None,
 ) -> Tensor:
     """Return the score of one input with each of some units switched off, (len(units),)."""
-    single = _may_multiply(model, row, layer)
+    single = _may_multiply(model, row, target, layer, score)
 
     def switched_off(chunk: Tensor) -> Tensor:
         def switch(output: Tensor) -> Tensor:
@@ -469,17 +470,16 @@ def _scores_without(
     return batched(switched_off, units, batch_size=batch_size, owner=model, row_bytes=row.nbytes)
 
 
-def _may_multiply(model: nn.Module, row: Tensor, layer: str) -> bool:
+def _may_multiply(
+    model: nn.Module, row: Tensor, target: int | None, layer: str, score: Tensor
+) -> bool:
     """Tell whether one row may become several at a layer, so that all below it runs only once.
 
     What follows must not care that the input had one row: tried, not assumed.
     """
-    want = outputs_of(model, row[None])
     try:
         with edited(model, layer, lambda output: output.expand(2, *output.shape[1:])):
-            got = model(row[None].clone())
+            got = select(model(row[None].clone()), target)
     except (RuntimeError, ValueError):
         return False
-    return got.shape == (2, *want.shape[1:]) and torch.allclose(
-        got, want.expand_as(got), rtol=1e-4, atol=1e-5
-    )
+    return got.shape == (2,) and torch.allclose(got, score.expand(2), rtol=1e-4, atol=1e-5)

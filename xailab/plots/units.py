@@ -5,7 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from xailab.plots.arrays import Floats, to_image, to_map
 from xailab.plots.graphs import (
@@ -18,13 +22,18 @@ from xailab.plots.graphs import (
     _weights,
 )
 from xailab.plots.maps import _colors, _draw_bar, _draw_map, _scale
-from xailab.plots.pictures import MUTED, Picture, new_figure, styled
+from xailab.plots.pictures import CYCLE, MUTED, Picture, new_figure, styled
 from xailab.plots.words import describe, lead
 
-_THUMB = 0.62  # side of a picture in the drawing, where rows are 1 apart
+Bytes = NDArray[np.uint8]
+
+_LINE = CYCLE[4]  # light blue: seen beside black, white and gray
+
+_COLUMN, _ROW = 1.1, 1.4  # inches of one unit of length to the right and upwards
+_THUMB = 0.68  # height of a picture in the drawing, where rows are 1 apart and columns 2
 
 
-def patch(image: Any, place: Sequence[int], grid: Sequence[int], side: int) -> Floats:
+def patch(image: Any, place: Sequence[int], grid: Sequence[int], side: int) -> Bytes:
     """Cut out the square of a picture around the middle of one cell of a map laid over it.
 
     Args:
@@ -34,13 +43,13 @@ def patch(image: Any, place: Sequence[int], grid: Sequence[int], side: int) -> F
         side: pixels; what lies outside the picture is filled with middle gray.
 
     Returns:
-        (side, side, 3) in 0..1.
+        (side, side, 3) uint8.
 
     Raises:
         ValueError: a place outside the grid, or side < 1.
 
-    >>> patch(np.full((1, 4, 4), 0.8), (0, 0), (4, 4), 3)[..., 0].tolist()
-    [[0.5, 0.5, 0.5], [0.5, 0.8, 0.8], [0.5, 0.8, 0.8]]
+    >>> patch(np.ones((1, 4, 4)), (0, 0), (4, 4), 3)[..., 0].tolist()
+    [[128, 128, 128], [128, 255, 255], [128, 255, 255]]
     """
     pixels = to_image(image)
     cells = [(int(p), int(g)) for p, g in zip(place, grid, strict=True)]
@@ -52,11 +61,16 @@ def patch(image: Any, place: Sequence[int], grid: Sequence[int], side: int) -> F
     middles = [(p + 0.5) * size / g for (p, g), size in zip(cells, pixels.shape, strict=False)]
     top, left = (int(np.floor(middle - side / 2 + 0.5)) for middle in middles)
     padded = np.pad(pixels, ((side, side), (side, side), (0, 0)), constant_values=0.5)
-    return padded[top + side : top + 2 * side, left + side : left + 2 * side]
+    return _bytes(padded[top + side : top + 2 * side, left + side : left + 2 * side])
 
 
-def tiles(patches: Sequence[Any], columns: int = 2) -> Floats:
-    """Lay pictures of one size side by side into one, row by row, with a white line between.
+def _bytes(pixels: Floats) -> Bytes:
+    """Return 0..1 as uint8: of a float picture of 3 x 3 x 3 nobody knows which axis is color."""
+    return (pixels * 255).round().astype(np.uint8)
+
+
+def tiles(patches: Sequence[Any], columns: int = 2) -> Bytes:
+    """Lay pictures of one size side by side into one, row by row, with a blue line between.
 
     >>> tiles([np.zeros((1, 2, 2))] * 4).shape
     (5, 5, 3)
@@ -64,11 +78,11 @@ def tiles(patches: Sequence[Any], columns: int = 2) -> Floats:
     pictures = [to_image(one, f"patches[{i}]") for i, one in enumerate(patches)]
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
-    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, 3))
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), to_rgb(_LINE))
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
         sheet[top : top + height, left : left + width] = picture
-    return sheet
+    return _bytes(sheet)
 
 
 def unit_card(
@@ -125,11 +139,9 @@ def _card(
     ax = left.subplots()
     ax.set_axis_off()
     _draw_map(ax, values, photo, scale, colors)
-    from matplotlib.cm import ScalarMappable
-
     _draw_bar(left, [ax], ScalarMappable(scale, colors), label, extend)
     rows = 1 if len(pictures) == 1 else 2
-    axes = right.subplots(rows, -(-len(pictures) // rows), squeeze=False).flat
+    axes = list(right.subplots(rows, -(-len(pictures) // rows), squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()
     for ax, picture, name in zip(axes, pictures, names, strict=False):
@@ -168,7 +180,8 @@ def evidence(
     if layer_names is not None and len(layer_names) != len(sizes):
         raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
     with styled():
-        figure = new_figure(2.2 * len(sizes), 1.3 * max(sizes) + 0.8, title)
+        high, wide = max(sizes) + 0.45, 2.0 * len(sizes) - 1
+        figure = new_figure(_COLUMN * wide, _ROW * high + 0.4, title)
         ax = figure.subplots()
         ax.set_axis_off()
         _draw_edges(ax, sizes, matrices)
@@ -177,7 +190,7 @@ def evidence(
                 _draw_unit(ax, _at(sizes, layer, i), picture, texts[layer][i] if texts else "")
         _draw_layer_names(ax, sizes, layer_names)
         half = max(sizes) / 2
-        ax.set(xlim=(-0.5, 2.0 * len(sizes) - 1.5), ylim=(-half - 0.25, half + 0.2), aspect="auto")
+        ax.set(xlim=(-0.5, wide - 0.5), ylim=(-half - 0.25, half + 0.2), aspect="auto")
     words = alt or lead(title) + _network_words(sizes, texts, matrices)
     return Picture(figure, words, photo=True)
 
@@ -188,7 +201,9 @@ def _draw_unit(ax: Axes, at: tuple[float, float], picture: Any, caption: str) ->
         _draw_node(ax, at, caption, mark=True)
         return
     half = _THUMB / 2
-    wide = half * 1.3 / 1.1  # a unit is 1.1 inches wide and 1.3 high: the picture stays square
+    wide = half * _ROW / _COLUMN  # so that it comes out square
     box = (at[0] - wide, at[0] + wide, at[1] - half, at[1] + half)
     ax.imshow(to_image(picture), extent=box, interpolation="nearest", zorder=2, aspect="auto")
+    frame = Rectangle((box[0], box[2]), 2 * wide, 2 * half, fill=False, edgecolor=_LINE, zorder=3)
+    ax.add_patch(frame)  # a white patch would vanish on the white page
     ax.text(at[0], at[1] - half - 0.03, caption, ha="center", va="top", fontsize=8.5, color=MUTED)
