@@ -129,7 +129,7 @@ def test_controls_are_labeled_and_set() -> None:
         "Hidden layers",
         "Units in each",
         "Activation",
-        "residual: add a skip to each layer",
+        "residual: a skip around each layer",
         "Learning rate",
     ]
     values = [control.value for control in parts.controls.values()]

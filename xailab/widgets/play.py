@@ -375,22 +375,24 @@ def _connect(
 
 
 def _controls(settings: Settings) -> "dict[str, Any]":
-    from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider
+    from ipywidgets import Checkbox, FloatSlider, IntSlider, Layout, SelectionSlider
 
     look: dict[str, Any] = {
         "layout": Layout(width="24em"),
         "style": {"description_width": "7em"},
     }
     rates = [(f"{rate:g}", rate) for rate in RATES]
+    # No menus: JupyterLab takes a closed menu's arrow keys to move between cells.
     controls = {
-        "data": Dropdown(options=list(PLANES), description="Data set", **look),
+        "data": SelectionSlider(options=list(PLANES), description="Data set", **look),
         "noise": FloatSlider(min=0, max=0.5, step=0.05, description="Noise", **look),
         "depth": IntSlider(min=1, max=10, description="Hidden layers", **look),
         "width": IntSlider(min=1, max=8, description="Units in each", **look),
-        "activation": Dropdown(options=list(ACTIVATIONS), description="Activation", **look),
-        "residual": Checkbox(description="residual: add a skip to each layer", **look),
+        "activation": SelectionSlider(options=list(ACTIVATIONS), description="Activation", **look),
+        "residual": Checkbox(description="residual: a skip around each layer", **look),
         "learning_rate": SelectionSlider(options=rates, description="Learning rate", **look),
     }
+    controls["residual"].layout = Layout(width="30em")
     for name, control in controls.items():
         control.value = getattr(settings, name)
         control.add_class(f"xailab-play-{name.replace('_', '-')}")
