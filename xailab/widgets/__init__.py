@@ -9,6 +9,7 @@ from xailab.widgets.show import show
 _HOMES = {
     "backprop_stepper": "stepper",
     "cam_browser": "cams",
+    "growth_browser": "dreams",
     "layer_browser": "layers",
     "method_chooser": "chooser",
     "playground": "play",
@@ -17,6 +18,7 @@ _HOMES = {
 __all__ = [
     "backprop_stepper",
     "cam_browser",
+    "growth_browser",
     "layer_browser",
     "method_chooser",
     "playground",
