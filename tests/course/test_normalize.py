@@ -1,4 +1,5 @@
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from nbformat import v4
@@ -22,6 +23,7 @@ ROOT = Path("/somewhere/course")
         ("/else/somewhere/course/x", "/else/somewhere/course/x"),
         (f"{Path.home()}/data.csv", "~/data.csv"),
         (f"{Path(pytest.__file__).parent}/x.py", "site-packages/pytest/x.py"),
+        (f"--logdir {gettempdir()}/run-a8_x3/log", "--logdir <temporary>/log"),
         ("\x1b[31mred\x1b[0m", "red"),
     ],
 )

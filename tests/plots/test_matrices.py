@@ -48,3 +48,8 @@ def test_ten_classes_make_a_small_file():
 def test_what_is_no_matrix_of_counts_is_refused(counts, match):
     with pytest.raises(ValueError, match=match):
         plots.confusion(counts, "ab", title="T")
+
+
+def test_thousands_are_written_whole_and_shares_short():
+    picture = plots.confusion([[1234, 0], [0.12345, 1]], "ab", title="T")
+    assert texts(picture) == ["1234", "0.123", "1"]

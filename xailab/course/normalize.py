@@ -1,8 +1,10 @@
 """Outputs without what differs between machines and runs: addresses, process ids, own folders."""
 
+import os
 import re
 import site
 import sysconfig
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,13 +44,15 @@ def _clean(output: NotebookNode, root: Path) -> NotebookNode:
 
 
 def clean_text(text: str, root: Path) -> str:
-    """Return a text without terminal colors, memory addresses, kernel ids and absolute folders."""
+    """Return a text without terminal colors, memory addresses, kernel ids and own folders."""
     for pattern, replacement in _VOLATILE:
         text = pattern.sub(replacement, text)
     for folder, replacement in _folders(root):
         if len(folder.parts) > 1:  # never "/" itself
             text = re.sub(rf"(?<![\w/]){re.escape(str(folder))}(?![\w-])", replacement, text)
-    return text
+    # A folder that `tempfile` made has another name each time.
+    passing = re.escape(tempfile.gettempdir() + os.sep) + r"[\w.-]+"
+    return re.sub(rf"(?<![\w/]){passing}", "<temporary>", text)
 
 
 def _folders(root: Path) -> list[tuple[Path, str]]:

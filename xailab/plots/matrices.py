@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 
 from xailab.plots.arrays import Floats, to_array
 from xailab.plots.pictures import INK, MUTED, Picture, new_figure, styled
-from xailab.plots.words import lead, number
+from xailab.plots.words import lead
+from xailab.plots.words import number as rounded
 
 
 def confusion(
@@ -59,7 +60,7 @@ def _draw(ax: Axes, table: Floats, names: Sequence[str]) -> None:
         ax.text(
             column,
             row,
-            number(table[row, column]),
+            _count(table[row, column]),
             ha="center",
             va="center",
             fontsize=9,
@@ -77,6 +78,11 @@ def _draw(ax: Axes, table: Floats, names: Sequence[str]) -> None:
     ax.tick_params(which="both", length=0)
 
 
+def _count(value: float) -> str:
+    """Write a count whole: 1000, not 1e+03; a share, as after normalizing, with three digits."""
+    return f"{value:.0f}" if value == round(value) else rounded(value)
+
+
 def _mistakes(table: Floats) -> Floats:
     return table * (1 - np.eye(len(table)))
 
@@ -84,16 +90,16 @@ def _mistakes(table: Floats) -> Floats:
 def _words(table: Floats, names: Sequence[str]) -> str:
     """Name what a reader would look for: the total, the largest mistakes, the weakest class."""
     right, mistakes = np.trace(table), _mistakes(table)
-    words = f"{number(right)} of {number(table.sum())} are right"
+    words = f"{_count(right)} of {_count(table.sum())} are right"
     order = np.argsort(-mistakes, axis=None, kind="stable")[:3]
     pairs = [divmod(int(place), len(names)) for place in order if mistakes.flat[place] > 0]
     if not pairs:
         return f"{words}, none is mistaken."
-    said = [f"{names[i]} taken for {names[j]} ({number(mistakes[i, j])})" for i, j in pairs]
+    said = [f"{names[i]} taken for {names[j]} ({_count(mistakes[i, j])})" for i, j in pairs]
     present = table.sum(axis=1)
     recall = np.divide(np.diag(table), present, out=np.ones(len(table)), where=present > 0)
     weakest = int(recall.argmin())
     return (
         f"{words}. Most frequent: {', '.join(said)}. Least found: {names[weakest]}, "
-        f"{number(table[weakest, weakest])} of {number(present[weakest])}."
+        f"{_count(table[weakest, weakest])} of {_count(present[weakest])}."
     )
