@@ -59,9 +59,9 @@ def test_importance_by_hand(method: str) -> None:
 
 def test_conductance_by_hand() -> None:
     # From x = 0 to 3: h1 rises 0 -> 3, h2 0 -> 2 and h3 falls 2 -> 0, which counts although h3 is
-    # 0 at the end. In 2,000 steps the ends and kinks cost less than a hundredth.
-    got = layer_conductance(hand_net(), torch.tensor([[3.0]]), 0, layer="1", n_steps=2000)
-    torch.testing.assert_close(got, torch.tensor([[6.0, -6.0, -2.0]]), rtol=0, atol=0.01)
+    # 0 at the end. In 300 steps the ends and the kinks cost up to a step: 6 / 300.
+    got = layer_conductance(hand_net(), torch.tensor([[3.0]]), 0, layer="1", n_steps=300)
+    torch.testing.assert_close(got, torch.tensor([[6.0, -6.0, -2.0]]), rtol=0, atol=0.03)
 
 
 def test_conductance_of_two_steps_by_hand() -> None:
@@ -267,12 +267,12 @@ def test_activations_equal_captum(digits: tuple[nn.Module, Tensor, Tensor]) -> N
 # ---- what is claimed ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n_steps", "share"), [(50, 0.02), (500, 0.002)])
+@pytest.mark.parametrize(("n_steps", "share"), [(50, 0.02), (200, 0.005)])
 @pytest.mark.parametrize("layer", ["relu1", "relu2", "relu3"])
 def test_conductance_is_complete_in_the_limit(
     digits: tuple[nn.Module, Tensor, Tensor], layer: str, n_steps: int, share: float
 ) -> None:
-    model, x, target = digits
+    model, x, target = digits[0], digits[1][:2], digits[2][:2]
     found = layer_conductance(model, x, target, layer=layer, n_steps=n_steps)
     scores, empty = model(x).gather(1, target[:, None])[:, 0], model(torch.zeros_like(x[:1]))[0]
     want = scores - empty[target]
@@ -310,14 +310,16 @@ def test_the_unit_that_reads_the_planted_mark_is_found() -> None:
         with torch.no_grad():
             return (model(x).argmax(1) == 8).numpy()[fooled]
 
-    rows = np.flatnonzero(fooled)[called_8()]
+    rows = np.flatnonzero(fooled)[called_8()][:30]
     found = neuron_importance(model, x[rows], 8, layer="relu3", method="ablation")
-    mined = [top_inputs(model, x, layer="relu3", unit=unit, k=50) for unit in range(64)]
-    marked = torch.tensor([test.marked[top.rows.numpy()].mean() for top in mined])
+    peaks = layer_activations(model, x, "relu3")["relu3"].amax((2, 3))
+    marked = torch.tensor([test.marked[peaks[:, u].topk(50).indices].mean() for u in range(64)])
     unit = int(marked.argmax())
     assert marked[unit] == 1.0  # half of all test digits are marked
     assert marked.topk(2).values[1] < 0.8  # no other unit is like it
-    assert (mined[unit].places <= 2).all()  # the mark lies in rows and columns 1 to 6 of 28
+    mined = top_inputs(model, x, layer="relu3", unit=unit, k=50)
+    assert test.marked[mined.rows].all()
+    assert (mined.places <= 2).all()  # the mark lies in rows and columns 1 to 6 of 28
     assert unit in found.sum((2, 3)).mean(0).topk(2).indices
     before = called_8().mean()
     with edited(model, "relu3", lambda output: output.index_fill(1, torch.tensor(unit), 0)):
