@@ -76,12 +76,10 @@ def _clean_digits(make: Callable[[], nn.Module], epochs: int, rate: float) -> Ma
 
 
 def _messages(make: Callable[[Vocabulary], TextModel]) -> Made:
-    data, train = load("sms"), load("sms").extra["train"]
-    learn, test = data.take(train), data.take(~train)
+    data = load("sms")
+    learn, test = data.take(data.extra["train"]), data.take(~data.extra["train"])
     vocabulary = Vocabulary.of(learn.texts, at_least=3)
-    cut = make(vocabulary).max_length
-    ids = vocabulary.encode(learn.texts, max_length=cut)
-    y = torch.as_tensor(learn.y)
+    ids, y = make(vocabulary).encode(learn.texts), torch.as_tensor(learn.y)
     model = _fit(lambda: make(vocabulary), ids, y, _forgetful, epochs=10, rate=3e-3)
     with torch.no_grad():
         said = model(model.encode(test.texts)).argmax(1).numpy()
