@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import inputs, toy
-from xailab.foundations import activations, feature_visualization
+from xailab.foundations import activations, feature_visualization, gradient_flow
 
 TARGETS = torch.tensor([2, 0, 3])
 
@@ -55,6 +55,18 @@ def deep_dream(model: Any, x: Any, *, layer: Any = "conv2", **more: Any) -> Tens
     return feature_visualization.deep_dream(model, x[:1], layer=layer, n_steps=2, **more)
 
 
+def gradient_norms(model: Any, x: Any) -> dict[str, float]:
+    return gradient_flow.gradient_norms(model, x, TARGETS, nn.functional.cross_entropy)
+
+
+def activation_scales(model: Any, x: Any, *, layer: Any = "relu2") -> dict[str, float]:
+    return gradient_flow.activation_scales(model, x, layers=[layer])
+
+
+def block_ablation(model: Any, x: Any, *, layer: Any = "relu2") -> dict[str, float]:
+    return gradient_flow.block_ablation(model, x, TARGETS, layers=[layer])
+
+
 EVERYTHING = "x target layer batch_size rows"
 PROBES = {
     "layer_activations": probe(
@@ -75,6 +87,10 @@ PROBES = {
     ),
     "maximize": probe(maximize, "layer"),
     "deep_dream": probe(deep_dream, "layer"),
+    # These give numbers, not tensors, and the first two depend on the mode, as training does.
+    "gradient_norms": probe(gradient_norms, ""),
+    "activation_scales": probe(activation_scales, "layer"),
+    "block_ablation": probe(block_ablation, "layer"),
 }
 
 

@@ -5,7 +5,7 @@ multiplies it. Thirty factors a little below one leave nothing, thirty a little 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -288,9 +288,14 @@ def activation_scales(
     names = [name for name, _ in model.named_children()] if layers is None else list(layers)
     with capture(model, names) as kept, _as_it_is(model) as (run, _), torch.no_grad():
         outputs_of(run, x.detach())
-    if missing := [name for name in names if name not in kept]:
-        raise ValueError(f"these layers did not run in the forward pass: {', '.join(missing)}")
+    _expect_all_ran(names, kept)
     return {name: kept[name].square().mean().sqrt().item() for name in names}
+
+
+def _expect_all_ran(names: Iterable[str], ran: Container[str]) -> None:
+    for name in names:
+        if name not in ran:
+            raise ValueError(f"layer {name!r} did not run in this forward pass")
 
 
 def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
@@ -334,7 +339,7 @@ def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
 
 
 @contextmanager
-def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[None]:
+def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[set[str]]:
     """Let the input of some layers pass as their output, inside the `with` block.
 
     Of a residual block $x + F(x)$ only the skip is left. Of a plain layer nothing is left.
@@ -342,6 +347,9 @@ def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[None]:
     Args:
         model: the network; its hooks are as before when the block ends, also by an error.
         layers: dotted names of layers whose output has the shape of their input.
+
+    Yields:
+        The names of the layers that were bypassed so far; empty before the first forward pass.
 
     Raises:
         ValueError: no such layer, or one that changes the shape (in the forward pass).
@@ -356,12 +364,14 @@ def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[None]:
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     modules = {name: find_layer(model, name) for name in names}
+    passed: set[str] = set()
 
     def passer(name: str) -> Any:
         def hand_on(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             if inputs[0].shape != output.shape:
                 came, went = tuple(inputs[0].shape), tuple(output.shape)
                 raise ValueError(f"layer {name!r} turns {came} into {went}: it cannot be bypassed")
+            passed.add(name)
             return inputs[0]
 
         return hand_on
@@ -370,7 +380,7 @@ def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[None]:
     try:
         for name, module in modules.items():
             handles.append(module.register_forward_hook(passer(name)))
-        yield
+        yield passed
     finally:
         for handle in handles:
             handle.remove()
@@ -391,7 +401,8 @@ def block_ablation(
         Layer name -> share of rows still classified right, 0..1.
 
     Raises:
-        TypeError, ValueError: bad x or y, no layer to bypass, or one that changes the shape.
+        TypeError, ValueError: bad x or y, no layer to bypass, one that does not exist, does not
+            run or changes the shape.
 
     Reference: Veit, Wilber, Belongie (2016), section 4.1: deleting individual layers.
 
@@ -413,7 +424,9 @@ def _square_blocks(model: nn.Module) -> list[str]:
     ]
 
 
-def accuracy_without(model: nn.Module, x: Tensor, y: Any, layers: Sequence[str] = ()) -> float:
+def accuracy_without(
+    model: nn.Module, x: Tensor, y: Any, layers: str | Sequence[str] = ()
+) -> float:
     """Return the share of rows classified right while `layers` are bypassed.
 
     Args and errors: as `block_ablation`; no layers, or an empty list: the whole model.
@@ -422,8 +435,11 @@ def accuracy_without(model: nn.Module, x: Tensor, y: Any, layers: Sequence[str] 
     truth = torch.as_tensor(y, device=x.device)
     if truth.shape != x.shape[:1]:
         raise ValueError(f"y must have shape ({len(x)},), got {tuple(truth.shape)}")
-    with frozen(model), torch.no_grad(), bypass(model, layers):
-        return (outputs_of(model, x).argmax(1) == truth).float().mean().item()
+    names = [layers] if isinstance(layers, str) else list(layers)
+    with frozen(model), torch.no_grad(), bypass(model, names) as passed:
+        right = outputs_of(model, x).argmax(1) == truth
+    _expect_all_ran(names, passed)
+    return right.float().mean().item()
 
 
 def gradient_by_path_length(model: nn.Sequential, x: Tensor, y: Any, loss_fn: Loss) -> Tensor:
