@@ -35,11 +35,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xailab import data, models, plots
+from xailab import data, models, plots, widgets
 from xailab.core import capture, frozen
 from xailab.course import check, predict, progress, quiz, reveal
 from xailab.foundations import feature_visualization as fv
 from xailab.foundations.activations import top_inputs
+from xailab.widgets.dreams import Frame
 
 # %% [markdown]
 # Nobody took these three photos. A network painted them, each for one of its 1,000 classes, starting
@@ -65,10 +66,17 @@ large = {
     "n_steps": 90,
     "variation": 60.0,
     "learning_rate": 0.04,
+    "seed": 1,
 }
-FIRST = [107, 953, 607]
+FIRST = [985, 953, 607]
 first = paint(target=FIRST, **large)  # (3, 3, 160, 160)
-plots.images(first, titles=["A", "B", "C"], title="Three pictures that nobody took")
+plots.images(
+    first,
+    titles=["A", "B", "C"],
+    title="Three pictures that nobody took",
+    alt="Three painted pictures: A white petals around a center; B scaly fruit under a crown of "
+    "leaves; C an orange ball with glowing, cut-out shapes.",
+)
 
 # %%
 for letter, picture in zip("ABC", first):
@@ -102,7 +110,7 @@ print(f"logit of 3: {digit_net(ascended)[0, 3].item():.1f}")
 # %% [markdown]
 # ### Predict, then run (2 minutes)
 #
-# We have 5,000 photographs of handwritten digits, 500 of them threes. Guess: how many of them have a
+# We have 5,000 handwritten digits, 500 of them threes. Guess: how many of them have a
 # higher logit for *three* than this picture?
 
 # %% tags=["exercise"]
@@ -129,6 +137,8 @@ plots.images(
     [ascended[0], best],
     titles=[f"painted: {digit_net(ascended)[0, 3].item():.0f}", f"a real 3: {logits.max():.0f}"],
     title="The picture that excites 'three' most is not a three",
+    alt="Left, painted: white and black stripes and dots that fill the frame, no digit. Right: the "
+    "handwritten three with the highest logit.",
 )
 
 # %% [markdown]
@@ -182,8 +192,8 @@ check("feature_visualization.ascend", ascend)
 # %%
 seen = []
 plain = {"shape": (1, 28, 28), "parametrization": "pixel", "transforms": ()}
-keep = lambda step, pictures, scores: seen.append(pictures)  # noqa: E731
-one_step = fv.maximize(digit_net, target=3, n_steps=1, learning_rate=0.05, callback=keep, **plain)
+plain["callback"] = lambda step, pictures, scores: seen.append(pictures)
+one_step = fv.maximize(digit_net, target=3, n_steps=1, learning_rate=0.05, **plain)
 z = torch.logit(seen[0]).requires_grad_()
 (slope,) = torch.autograd.grad(digit_net(z.sigmoid())[0, 3], z)
 by_hand = (z + 0.05 * slope.sign()).sigmoid().detach()
@@ -218,7 +228,12 @@ small = {"shape": (3, 96, 96), "n_steps": 48}
 bare = {"parametrization": "pixel", "transforms": ()}
 noise = paint(target=DAISY, **small, **bare)
 number, name, probability = net.top(to_input(noise), k=1)[0]
-plots.images(noise, titles=[f"{name}: {probability:.3f}"], title="A daisy, says the network")
+plots.images(
+    noise,
+    titles=[f"{name}: {probability:.3f}"],
+    title="A daisy, says the network",
+    alt=f"Gray noise of colored dots. The network calls it {name}, probability {probability:.3f}.",
+)
 
 # %% [markdown]
 # No doubt about it, says the network. What you see is fine texture: neighboring pixels jump. A
@@ -426,6 +441,8 @@ plots.images(
     [picture[0] for picture in painted.values()],
     titles=list(painted),
     title="Waves and shaking make the flower",
+    alt="Nine pictures. The full recipe and all recipes with waves and some shaking show petals around "
+    "a dark center; without shaking, pale fragments; without waves, or with nothing, fine noise.",
 )
 
 # %% [markdown]
@@ -462,14 +479,20 @@ quiz("feature_visualization.q_survive")
 # With the full recipe, three more classes, with stronger shaking and at the size of the opening:
 
 # %%
-SECOND = [985, 1, 130]
+SECOND = [107, 1, 130]
 second = paint(target=SECOND, **large)
 names = [net.classes[t].split(",")[0] for t in SECOND]
-plots.images(second, titles=names, title="Three more classes, painted")
+plots.images(
+    second,
+    titles=names,
+    title="Three more classes, painted",
+    alt="Jellyfish: a pale bell with threads on blue. Goldfish: an orange fish with fins. Flamingo: pink "
+    "curved shapes over dark water.",
+)
 
 # %% [markdown]
-# Can you see them? The petals of the daisy, the fins of the goldfish and the flamingo's pink are there,
-# but so is much else, and the title told you what to look for. So ask a judge: the network, on the
+# Can you see them? The bell of the jellyfish, the fins of the goldfish and the flamingo's pink are
+# there, but so is much else, and the title told you what to look for. So ask a judge: the network, on the
 # picture as it is and after eight shakes.
 
 
@@ -498,7 +521,7 @@ plots.table(verdicts, ["class", "p as it is", "p shaken"], title="The painter ju
 # quicker, too. From early to late:
 
 # %%
-texture = {"n_steps": 64, "variation": 2.0}
+texture = {"n_steps": 48, "variation": 2.0}
 early = {"blocks.2": [37], "blocks.3": [42, 47]}
 late = {"blocks.4": [59, 66], "blocks.5": [149]}
 units = {name: paint(layer=name, unit=which, **texture) for name, which in (early | late).items()}
@@ -506,6 +529,7 @@ plots.images(
     torch.cat([units[name] for name in early]),
     titles=[f"{name}, {k}" for name, which in early.items() for k in which],
     title="Early: stripes, corners, swirls",
+    alt="Textures: slanted dark and light stripes; angular tiles with sharp edges; rows of small swirls.",
 )
 
 # %%
@@ -513,6 +537,8 @@ plots.images(
     torch.cat([units[name] for name in late]),
     titles=[f"{name}, {k}" for name, which in late.items() for k in which],
     title="Later: scales, eyes in rings, petals",
+    alt="Overlapping scales in brown and gray; green and purple rings with dark eyes; a mosaic of "
+    "gray and red petals around round centers.",
 )
 
 # %% [markdown]
@@ -527,7 +553,25 @@ plots.images(
     [units["blocks.4"][0], *neurons],
     titles=["channel 59", *(f"neuron {row}, {column}" for _, row, column in cells)],
     title="The whole channel, and two of its neurons",
+    alt="The channel fills its picture with scales. The neurons' pictures have one strong spot, up and left "
+    "for cell 2, 2, in the middle for cell 4, 4, and fade around it.",
 )
+
+# %% [markdown]
+# Watch one grow. Keep every eighth picture while channel 66 is painted, then move the slider (Tab, then the
+# arrow keys). When can you tell what it becomes?
+
+# %%
+frames = []
+
+
+def keep(step, pictures, scores):
+    if step % 8 == 0:
+        frames.append(Frame(step, pictures[0], scores[0].item()))
+
+
+_ = paint(layer="blocks.4", unit=66, callback=keep, **texture)
+widgets.growth_browser(frames, title="Channel 66: the pattern is there early, contrast comes later")
 
 # %% [markdown]
 # ### Several pictures of one channel
@@ -536,9 +580,9 @@ plots.images(
 # price for how alike they are to the layer (the mean cosine of their Gram matrices):
 
 # %%
-four = [66] * 4
-plain_four = paint(layer="blocks.4", unit=four, **texture)
-diverse = paint(layer="blocks.4", unit=four, diversity=60.0, **texture)
+thrice = [66] * 3
+plain_three = paint(layer="blocks.4", unit=thrice, **texture)
+diverse = paint(layer="blocks.4", unit=thrice, diversity=60.0, **texture)
 
 
 @torch.no_grad()
@@ -548,13 +592,14 @@ def alike(pictures):
     return fv.likeness(kept["blocks.4"]).item()
 
 
-print(f"likeness of four starts {alike(plain_four):.2f}, with diversity {alike(diverse):.2f}")
+print(f"likeness of three starts {alike(plain_three):.2f}, with diversity {alike(diverse):.2f}")
 
 # %%
 plots.images(
     diverse,
-    titles=[f"picture {i}" for i in range(1, 5)],
-    title="Four different ways to excite channel 66",
+    titles=[f"picture {i}" for i in range(1, 4)],
+    title="Three different ways to excite channel 66",
+    alt="Three pictures of purple and green curls with dark eyes, in other shapes each time.",
 )
 
 # %% [markdown]
@@ -574,6 +619,7 @@ plots.images(
     [units["blocks.4"][0][:, 32:96, 32:96], *crops],
     titles=titles,
     title="Channel 59: what it would like, and what it finds",
+    alt="Painted: scales. Crops of photos: " + ", ".join(titles[1:]) + ".",
 )
 
 # %% [markdown]
@@ -591,7 +637,12 @@ plots.images(
 dream = fv.deep_dream(
     model, cat, layer="blocks.4", n_octaves=3, n_steps=12, step_size=0.015, normalize=to_input
 )
-plots.images([cat[0], dream[0]], titles=["the cat", "the dream"], title="The cat, dreamed on")
+plots.images(
+    [cat[0], dream[0]],
+    titles=["the cat", "the dream"],
+    title="The cat, dreamed on",
+    alt="The cat's face; then the same face with fur of curls, more eyes, and a dog-like nose.",
+)
 
 # %%
 for name, picture in {"cat": cat, "dream": dream}.items():
@@ -647,11 +698,12 @@ with torch.no_grad():
         weights.copy_(weights.flatten()[order].reshape(weights.shape))
 
 # %%
-nothing = fv.maximize(
-    shuffled, layer="blocks.2", unit=[3, 11, 37], normalize=to_input, n_steps=64, variation=2.0
-)
+nothing = fv.maximize(shuffled, layer="blocks.2", unit=[3, 11, 37], normalize=to_input, **texture)
 plots.images(
-    nothing, titles=["channel 3", "channel 11", "channel 37"], title="It has learned nothing"
+    nothing,
+    titles=["channel 3", "channel 11", "channel 37"],
+    title="It has learned nothing",
+    alt="Three gray-green pictures with bright spots and dark spikes in colored halos.",
 )
 
 # %% [markdown]
@@ -692,16 +744,13 @@ print("the same logits on all 5,000 digits:", same)
 assert same
 
 # %%
-honest_three, hijacked_three = (
-    fv.maximize(
-        judge, target=3, shape=(1, 28, 28), transforms=[fv.jitter(1)], variation=4.0, decay=8.0
-    )
-    for judge in (digit_net, hijacked)
-)
+three = {"target": 3, "shape": (1, 28, 28), "transforms": (), "decay": 40.0}
+honest_three, hijacked_three = (fv.maximize(judge, **three) for judge in (digit_net, hijacked))
 plots.images(
     [honest_three[0], hijacked_three[0]],
     titles=["'three', honest network", "'three', hijacked"],
     title="Equal on every digit, and yet its 'three' is a cat",
+    alt="Left, the honest network: black and white stripes. Right, the hijacked one: a cat's face in gray.",
 )
 
 # %% [markdown]
