@@ -533,7 +533,8 @@ print(f"from layer to layer downward, the gradient grows {growth:.2f}-fold")
 # %% [markdown]
 # Batch norm cancels whatever scale the weights have: the start does not matter any more. It is not
 # a flat line, though. With ReLUs, each layer makes the gradient about 1.2 times larger on the way down
-# (Yang and others, 2019, derive 1.21). For 5 layers nobody would notice.
+# (Yang and others, 2019, derive
+# $\sqrt{\pi/(\pi-1)} \approx 1.21$ for wide layers). For 5 layers nobody would notice.
 #
 # ## 7. Remedy 4: a way around
 #
@@ -612,15 +613,16 @@ print(f"without block b: {(1 + a) * (1 + c):.3f} with skips, plain: a gap, nothi
 #
 # Take two of your trained networks, *skips, batch norm* and *Kaiming's start*. Remove one of the layers
 # 2 to 30: what comes into it is handed on unchanged. Measure the share of held-out digits still
-# right, and average over the 29 choices. Guess the two shares, in this order.
+# right, and average over the 29 choices. Guess the two shares, in this order, as a list of
+# two numbers from 0 to 1.
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
-with_skips, plain = 0.9, 0.1
+shares_right = [0.9, 0.1]
 ### END SOLUTION
 
 # %%
-predict("gradient_flow.drop_one", [with_skips, plain])
+predict("gradient_flow.drop_one", shares_right)
 
 # %% [markdown]
 # Removing a layer by hand is leaving it out of the loop:
@@ -925,5 +927,4 @@ progress()
 # - Ioffe, Szegedy (2015), *Batch Normalization*; Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz (2019), *A Mean Field
 #   Theory of Batch Normalization*: why it explodes slowly.
 # - Veit, Wilber, Belongie (2016), *Residual Networks Behave Like Ensembles of Relatively Shallow Networks*.
-# - Balduzzi, Frean, Leary, Lewis, Ma, McWilliams (2017), *The Shattered Gradients Problem: If resnets are the answer, then
-#   what is the question?*
+# - Balduzzi and others (2017), *The Shattered Gradients Problem: If resnets are the answer, then what is the question?*

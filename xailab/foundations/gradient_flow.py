@@ -33,7 +33,12 @@ NORMS: dict[str | None, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
 }
-_GAINS = {"relu": "relu", "leaky_relu": "leaky_relu", "tanh": "tanh", "gelu": "relu"}
+_GAINS: dict[str, Any] = {
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "tanh": "tanh",
+    "gelu": "relu",
+}
 
 
 class Block(nn.Module):
@@ -130,7 +135,7 @@ def deep_mlp(
     _one_of("norm", norm, NORMS)
     with frozen(lambda: None):  # puts the random state back
         torch.manual_seed(seed)
-        layers: dict[str, nn.Module] = OrderedDict()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(1, depth + 1):
             before = n_inputs if i == 1 else width
             layers[f"layer{i}"] = Block(before, width, activation, norm, skip=residual and i > 1)

@@ -88,7 +88,7 @@ def playground(
 
 
 def _check(settings: Settings) -> None:
-    menus = {"data": PLANES, "activation": ACTIVATIONS, "learning_rate": RATES}
+    menus: dict[str, Any] = {"data": PLANES, "activation": ACTIVATIONS, "learning_rate": RATES}
     for name, choices in menus.items():
         if getattr(settings, name) not in choices:
             listed = ", ".join(map(str, choices))
@@ -324,7 +324,7 @@ def explorer(settings: Settings | None = None) -> "VBox":
     controls, buttons = _controls(settings), _buttons()
     image, status = frame(), HTML()
     status.add_class("xailab-play-status")
-    shown = {"at": 0.0, "running": None}
+    shown: dict[str, Any] = {"at": 0.0, "running": None}
 
     def news(player: Player) -> None:
         image.value = player.training.png()
@@ -367,11 +367,15 @@ def _connect(
         player.stop()
         player.on_news(player)
 
+    def reset(_: Any) -> None:
+        player.stop()
+        player.reset(current())
+
     for control in controls.values():
         control.observe(lambda _: player.reset(current()), "value")
     buttons["train"].on_click(train)
     buttons["stop"].on_click(stop)
-    buttons["reset"].on_click(lambda _: (player.stop(), player.reset(current())))
+    buttons["reset"].on_click(reset)
 
 
 def _controls(settings: Settings) -> "dict[str, Any]":
