@@ -110,6 +110,19 @@ def test_the_seed_decides_and_torchs_own_state_stays():
     assert not any(module.training for module in runs[0].modules())
 
 
+def test_dropout_drops_in_every_epoch_of_training():
+    """It is off while held-out rows are measured, and on again after that."""
+    with_, without = net(dropout=0.9), net()
+    losses = [
+        training.fit(model, TRAIN, VALID, epochs=2, learning_rate=1e-9).train_loss
+        for model in (with_, without)
+    ]
+    # at this rate the weights stand still: only what is dropped changes the loss
+    assert losses[1][0] == pytest.approx(losses[1][1], rel=1e-5)
+    assert abs(losses[0][0] - losses[1][0]) > 1e-3
+    assert abs(losses[0][1] - losses[0][0]) > 1e-3
+
+
 def test_orders_are_permutations_and_differ_with_seed_and_epoch():
     drawn = [training.order(20, seed=s, epoch=e).tolist() for s in (0, 1) for e in (0, 1)]
     assert all(sorted(order) == list(range(20)) for order in drawn)

@@ -278,7 +278,7 @@ def report(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"leak|twin|duplicat|same patient|(by|per|of one|across|between) patient|patients? (are|is|in)"
+        r"leak|twin|duplicates?|duplicated|same patient|(by|per|of one|across|between) patient|patients? (are|is|in)"
         r"|(both|train\w*) (parts|sets|and test)|copies|augment",
         "The images were copied before they were split, and 150 patients gave 2,000 of them: what "
         "does that do to the test set?",
@@ -293,7 +293,7 @@ def report(answer: Any) -> None:
     expect_mentions(
         answer,
         r"seed|standard error|chance|noise|spread|confidence|signific|repeat|several (runs|times)"
-        r"|best (of|epoch)|chosen|choos|chose|select|validation set|third set|tuned",
+        r"|best (of|epoch)|chosen|choose|choosing|chose|select|validation set|third set|tuned",
         "The epoch was picked on the test set, and the lead is 0.3%: how much of this is luck?",
     )
 
