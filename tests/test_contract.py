@@ -97,7 +97,8 @@ def test_nothing_is_left_behind_when_backward_fails(method: Method) -> None:
     if method.name in WITHOUT_GRADIENTS:
         run(method, model, x)
     else:
-        with pytest.raises(Boom):
+        # one that works by rules refuses what it does not know before it gets that far
+        with pytest.raises(ValueError if "known" in method.needs else Boom):
             run(method, model, x)
     before.check()
 

@@ -4,16 +4,23 @@ Lesson 06 teaches this file. All functions take `(model, x, target)` and give on
 number, in units of score per unit of input (`input_x_gradient`: in units of the score).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xailab.core.checks import Model, Target, check_input, check_positive, split_target
+from xailab.core.layers import replaced
 from xailab.core.registry import method
-from xailab.core.scores import batched_gradients, gradients_of, graph, input_gradient, scores_of
+from xailab.core.scores import (
+    batched_gradients,
+    gradients_of,
+    graph,
+    input_gradient,
+    nodes_of,
+    scores_of,
+)
 from xailab.core.state import frozen
 
 
@@ -233,7 +240,7 @@ def _rectified(
 ) -> Tensor:
     """Gradient of the score with every ReLU's backward pass replaced by the rule."""
     x, relus = check_input(model, x), _relus(model)
-    with frozen(model), graph(), _replaced(relus, rule):
+    with frozen(model), graph(), replaced({relu: _by(rule, relu) for relu in relus}):
         leaf = x.detach().clone().requires_grad_()
         scores = scores_of(model, leaf, target)
         _refuse_functional_relus(scores)
@@ -252,40 +259,20 @@ def _relus(model: nn.Module) -> list[nn.Module]:
     return relus
 
 
-@contextmanager
-def _replaced(relus: list[nn.Module], rule: Any) -> Iterator[None]:
-    """Compute these ReLUs by the rule inside the block.
-
-    An instance's own `forward` hides its class's; unlike a backward hook it also serves modules
-    that work in place.
-    """
-    own = [(relu, relu.__dict__["forward"]) for relu in relus if "forward" in relu.__dict__]
-    try:
-        for relu in relus:
-            cap = 6.0 if isinstance(relu, nn.ReLU6) else float("inf")
-            relu.__dict__["forward"] = lambda x, cap=cap: rule.apply(x, cap)
-        yield
-    finally:
-        for relu in relus:
-            relu.__dict__.pop("forward", None)
-        for relu, forward in own:
-            relu.__dict__["forward"] = forward
+def _by(rule: Any, relu: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a forward pass that is the ReLU's own, with the rule's backward pass."""
+    cap = 6.0 if isinstance(relu, nn.ReLU6) else float("inf")
+    return lambda x: rule.apply(x, cap)
 
 
 def _refuse_functional_relus(scores: Tensor) -> None:
     """Raise if the recorded graph still holds a plain ReLU: it would pass the plain gradient."""
-    waiting, seen = [scores.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_of(scores):
         if _is_relu(node):
             raise ValueError(
                 f"the model calls a ReLU as a function ({node.name()}): "
                 "write every one as a module (nn.ReLU) so that its backward pass can be replaced"
             )
-        waiting.extend(parent for parent, _ in node.next_functions)
 
 
 def _is_relu(node: Any) -> bool:

@@ -1,6 +1,6 @@
 """Finding a layer by name and keeping what it computes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -112,6 +112,30 @@ def edited(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> It
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def replaced(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Let modules compute something else inside the `with` block.
+
+    An instance's own `forward` hides its class's; unlike a backward hook it also serves modules
+    that work in place.
+
+    >>> relu = nn.ReLU()
+    >>> with replaced({relu: torch.neg}):
+    ...     relu(torch.tensor([5.0]))
+    tensor([-5.])
+    """
+    own = [(module, vars(module)["forward"]) for module in forwards if "forward" in vars(module)]
+    try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module in forwards:
+            vars(module).pop("forward", None)
+        for module, forward in own:
+            vars(module)["forward"] = forward
 
 
 def last_maps(model: nn.Module, x: Tensor) -> str | None:

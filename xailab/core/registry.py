@@ -22,7 +22,8 @@ class Method:
         title: its name in the field, as in pictures.
         function: the function itself.
         needs: of a model, "layer" (a layer with positions), "relu" (ReLU modules
-            and no functional ones), "gap" (global average pooling before a linear classifier);
+            and no functional ones), "gap" (global average pooling before a linear classifier),
+            "known" (nothing but operations that a rule is known for);
             and of the caller, "background" (rows to compare with), "window" (its size), "masks"
             (their number and grid), "few" (features, or groups of them: 2^n are run).
         options: the names of its keyword arguments.

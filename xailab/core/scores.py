@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,6 +121,17 @@ def gradients_of(scores: Tensor, inputs: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
     (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
     return torch.zeros_like(inputs) if gradient is None else gradient.detach()
+
+
+def nodes_of(scores: Tensor) -> Iterator[Any]:
+    """Yield every node of the graph that autograd has recorded below these scores, once."""
+    waiting, seen = [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(parent for parent, _ in node.next_functions)
 
 
 @contextmanager
