@@ -599,7 +599,7 @@ plots.images(
     diverse,
     titles=[f"picture {i}" for i in range(1, 4)],
     title="Three different ways to excite channel 66",
-    alt="Three pictures of purple and green curls with dark eyes, in other shapes each time.",
+    alt="In purple and green: feathered waves; a honeycomb of eyes; spokes with small windows.",
 )
 
 # %% [markdown]
