@@ -545,7 +545,8 @@ plots.table(
 # ### Browse for yourself
 #
 # Any photo, any stage, any unit: by importance for the photo's class, or by number. Tab moves between the
-# controls, the arrow keys change them. Try to name five units of `blocks.1`, then five of `bn2`.
+# controls, the left and right arrow keys change them. Try to name five units of `blocks.1`, then five of
+# `bn2`.
 
 # %%
 widgets.layer_browser(net, x, names, layers=STAGES)

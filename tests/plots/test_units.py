@@ -39,12 +39,12 @@ def test_a_patch_nowhere_is_refused(place, grid, side):
 def test_tiles_lie_row_by_row_with_a_blue_line_between():
     black, gray = np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.5)
     sheet = plots.tiles([black, gray, gray])
-    assert sheet.shape == (5, 5, 3)
+    assert sheet.shape == (49, 49, 3)  # 2 x 2 pixels are enlarged to 24 x 24
     blue = [86, 180, 233]
-    assert (sheet[2] == blue).all()
-    assert (sheet[:, 2] == blue).all()
-    assert sheet[0, :, 0].tolist() == [0, 0, 86, 128, 128]
-    assert sheet[4, :, 0].tolist() == [128, 128, 86, 86, 86]  # no fourth picture
+    assert (sheet[24] == blue).all()
+    assert (sheet[:, 24] == blue).all()
+    assert sheet[0, ::12, 0].tolist() == [0, 0, 86, 128, 128]
+    assert sheet[48, ::12, 0].tolist() == [128, 128, 86, 86, 86]  # no fourth picture
 
 
 def card(**changes):

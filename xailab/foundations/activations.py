@@ -48,7 +48,7 @@ def layer_activations(
     {'0': tensor([[0., 2.]])}
     """
     check_input(model, x)
-    names = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    names: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     if not names:
         raise ValueError("layers is empty: name at least one layer")
     found: dict[Any, Tensor] = {}

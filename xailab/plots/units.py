@@ -29,6 +29,7 @@ Bytes = NDArray[np.uint8]
 
 _LINE = CYCLE[4]  # light blue: seen beside black, white and gray
 
+_TILE = 24  # pixels that a tile has at least
 _COLUMN, _ROW = 1.1, 1.4  # inches of one unit of length to the right and upwards
 _THUMB = 0.68  # height of a picture in the drawing, where rows are 1 apart and columns 2
 
@@ -72,10 +73,14 @@ def _bytes(pixels: Floats) -> Bytes:
 def tiles(patches: Sequence[Any], columns: int = 2) -> Bytes:
     """Lay pictures of one size side by side into one, row by row, with a blue line between.
 
-    >>> tiles([np.zeros((1, 2, 2))] * 4).shape
-    (5, 5, 3)
+    Small pictures are enlarged, pixel by pixel, so that the line stays thin.
+
+    >>> tiles([np.zeros((1, 30, 30))] * 4).shape
+    (61, 61, 3)
     """
     pictures = [to_image(one, f"patches[{i}]") for i, one in enumerate(patches)]
+    larger = -(-_TILE // pictures[0].shape[0])
+    pictures = [np.kron(picture, np.ones((larger, larger, 1))) for picture in pictures]
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), to_rgb(_LINE))
@@ -133,7 +138,8 @@ def _card(
     label: str,
 ) -> Figure:
     figure = new_figure(8.2, 3.7, title)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    parts: Any = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    left, right = parts
     scale, extend = _scale([values])
     colors = _colors(signed=scale.vmin < 0, see_through=True)
     ax = left.subplots()

@@ -159,16 +159,17 @@ def explorer(maps: UnitMaps) -> "VBox":
 
 
 def _controls(maps: UnitMaps) -> dict[str, Any]:
-    """Return the four controls by name."""
-    from ipywidgets import Dropdown, IntSlider, Layout, SelectionSlider
+    """Return the four controls by name: sliders, since JupyterLab keeps the arrows from menus."""
+    from ipywidgets import IntSlider, Layout, SelectionSlider
 
     wide = Layout(width="32em")
     return {
-        "photo": Dropdown(
+        "photo": SelectionSlider(
             options=[(name, i) for i, name in enumerate(maps.names)],
             value=0,
             description="Photo",
-            tooltip="Photo under the map",
+            tooltip="Photo under the map; the arrow keys move it",
+            continuous_update=False,
             layout=wide,
         ),
         "layer": SelectionSlider(
@@ -179,13 +180,11 @@ def _controls(maps: UnitMaps) -> dict[str, Any]:
             continuous_update=False,
             layout=wide,
         ),
-        "order": Dropdown(
-            options=[
-                ("by importance for the photo's class", "importance"),
-                ("by number", "number"),
-            ],
+        "order": SelectionSlider(
+            options=[(f"by {order}", order) for order in ORDERS],
             description="Units",
-            tooltip="How the units are sorted",
+            tooltip="How the units are sorted: by importance for the photo's class, or by number",
+            continuous_update=False,
             layout=wide,
         ),
         "unit": IntSlider(
