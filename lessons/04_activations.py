@@ -609,7 +609,7 @@ def same_class_nearby(points):
 order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
 X, y = X[order], y[order]
 layers = units.layer_activations(digit_net, X, ["relu1", "relu2", "relu3"])
-spaces = {"pixels": X, **layers}
+spaces = {name: points[:500] for name, points in {"pixels": X, **layers}.items()}
 for name, points in spaces.items():
     print(f"{name:7} {points[0].numel():6} numbers: {same_class_nearby(points):.2f}")
 
@@ -644,7 +644,7 @@ scatter(list(flat.values()), titles, "PCA: the classes come apart layer by layer
 # points about on the page until near neighbors in the full space are near neighbors on the page:
 
 # %%
-few = layers["relu3"][:500].mean(dim=(2, 3))  # (500, 64)
+few = spaces["relu3"].mean(dim=(2, 3))  # (500, 64)
 page = TSNE(2, random_state=0, init="pca", perplexity=30).fit_transform(few)
 shadow = PCA(2, random_state=0).fit_transform(few)
 titles = [f"{n}: {same_class_nearby(xy):.2f}" for n, xy in (("PCA", shadow), ("t-SNE", page))]
@@ -682,7 +682,7 @@ quiz("activations.q_tsne")
 # ## 7. One decision, layer by layer
 #
 # Put it all together for the five: the three units of each layer that matter most (by conductance), what
-# excites each of them (four patches, mined from 500 digits), and the weights that join them. A patch is as
+# excites each of them (four patches, mined from 300 digits), and the weights that join them. A patch is as
 # large as what the unit can see: 3, 8 and 18 pixels.
 
 # %%
@@ -698,7 +698,7 @@ key
 # %%
 def excites(layer, unit):
     """Four patches that excite a unit most, laid into one picture."""
-    top = units.top_inputs(digit_net, X[:500], layer=layer, unit=unit, k=4)
+    top = units.top_inputs(digit_net, X[:300], layer=layer, unit=unit, k=4)
     grid = layers[layer].shape[2:]
     pairs = zip(top.rows, top.places)
     return plots.tiles([plots.patch(X[i], at, grid, LAYERS[layer]) for i, at in pairs])
@@ -742,7 +742,7 @@ for layer in LAYERS:
     )
 
 # %% [markdown]
-# - The patches are a *story*: four inputs out of 500. Section 9 shows how far to trust them.
+# - The patches are a *story*: four inputs out of 300. Section 9 shows how far to trust them.
 #
 # ## 8. Known answer: the unit that reads the planted mark
 #
@@ -1104,4 +1104,5 @@ progress()
 # - Dhamdhere, Sundararajan, Yan (2019), *How Important Is a Neuron?*
 # - Morcos, Barrett, Rabinowitz, Botvinick (2018), *On the Importance of Single Directions for Generalization*
 # - Wattenberg, Viégas, Johnson (2016), *How to Use t-SNE Effectively*
-# - [05 Feature visualization](05_feature_visualization.ipynb) asks what excites a unit without any data set.
+#
+# [05 Feature visualization](05_feature_visualization.ipynb) asks what excites a unit without any data set.

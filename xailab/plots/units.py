@@ -80,7 +80,7 @@ def tiles(patches: Sequence[Any], columns: int = 2) -> Bytes:
     """
     pictures = [to_image(one, f"patches[{i}]") for i, one in enumerate(patches)]
     larger = -(-_TILE // pictures[0].shape[0])
-    pictures = [np.kron(picture, np.ones((larger, larger, 1))) for picture in pictures]
+    pictures = [picture.repeat(larger, 0).repeat(larger, 1) for picture in pictures]
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), to_rgb(_LINE))
