@@ -287,3 +287,18 @@ def test_a_layer_that_does_not_run_is_named(method: Probe) -> None:
     model.spare = nn.ReLU()
     with unchanged(model, x), pytest.raises(ValueError, match=r"'spare' did not run"):
         method.call(model, x, layer="spare")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        activations.layer_activations,
+        activations.neuron_importance,
+        activations.layer_conductance,
+        activations.top_inputs,
+        activations.cluster_units,
+    ],
+)
+def test_docstring_holds_what_a_reader_needs(function: Callable[..., Any]) -> None:
+    for part in ("Args:", "Returns:", "Raises:", "Reference", "Elsewhere", ">>>", "$"):
+        assert part in (function.__doc__ or ""), f"{function.__name__}: no {part}"
