@@ -282,7 +282,7 @@ plots.graph(edges, labels, positions=places, title="Seven steps from the data to
 #
 # It depends on what you have. Do you hold the network, or can you only ask it, as with a web service?
 # What is there to explain, how much time do you have, and who wants to know? Choose with the mouse, or
-# with Tab and the arrow keys.
+# with Tab and the space bar.
 
 # %%
 widgets.method_chooser()

@@ -227,7 +227,7 @@ def lime_image(
     picture = np.asarray(image)
     axis = _channels(picture)
     label = np.unique(_segments(picture, axis, segments), return_inverse=True)[1]
-    spread = np.expand_dims(label, axis) if picture.ndim == 3 else label  # over all channels
+    spread = label if axis is None else np.expand_dims(label, axis)  # over all channels
     samples = _samples(n_samples, label.max() + 1, seed)
 
     def copies(chunk: slice) -> Array:

@@ -109,7 +109,7 @@ def explorer(maps: CamMaps) -> "VBox":
     CSS classes: `xailab-cam` on the whole, `xailab-cam-layer`, `xailab-cam-class` and
     `xailab-cam-signed` on the controls.
     """
-    from ipywidgets import HTML, Checkbox, Dropdown, Layout, SelectionSlider, VBox
+    from ipywidgets import HTML, Checkbox, Layout, SelectionSlider, VBox
 
     wide = Layout(width="32em")
     controls = {
@@ -120,10 +120,10 @@ def explorer(maps: CamMaps) -> "VBox":
             tooltip="Layer whose maps are weighed; the arrow keys move it",
             layout=wide,
         ),
-        "class": Dropdown(
+        "class": SelectionSlider(  # JupyterLab keeps the arrow keys from a dropdown
             options=[(name, target) for target, name in maps.names.items()],
             description="Class",
-            tooltip="Class whose score is explained",
+            tooltip="Class whose score is explained; the arrow keys move it",
             layout=wide,
         ),
         "signed": Checkbox(description="show what speaks against it, too", layout=wide),

@@ -235,18 +235,18 @@ def _check(**answers: str) -> None:
 
 
 def method_chooser() -> None:
-    """Show four menus about your case and the methods that fit it.
+    """Show four questions about your case and the methods that fit it.
 
-    Tab walks through the menus, the arrow keys change one. Where widgets do not run, a picture of
+    Tab walks through the answers, the space bar takes one. Where widgets do not run, a picture of
     the first position stands in.
     """
     show(chooser_widget(), chooser_picture())
 
 
 def chooser_widget() -> "VBox":
-    """Return the chooser as a widget: four dropdowns, and the recommendations below.
+    """Return the chooser as a widget: four rows of buttons, and the recommendations below.
 
-    CSS classes: `xailab-chooser` on the whole, `xailab-chooser-access` and so on for each menu,
+    CSS classes: `xailab-chooser` on the whole, `xailab-chooser-access` and so on for each row,
     `xailab-chooser-result` on the recommendations.
     """
     from ipywidgets import HTML, VBox
@@ -273,12 +273,13 @@ def chooser_widget() -> "VBox":
 
 
 def _menu(description: str, name: str, options: dict[str, str]) -> Any:
-    from ipywidgets import Dropdown, Layout
+    from ipywidgets import Layout, ToggleButtons
 
-    menu = Dropdown(
+    menu = ToggleButtons(  # JupyterLab keeps the arrow keys from a dropdown
         options=[(words, key) for key, words in options.items()],
         description=description,
-        layout=Layout(width="28em"),
+        style={"button_width": "auto"},
+        layout=Layout(width="auto"),
     )
     menu.add_class(f"xailab-chooser-{name}")
     return menu
