@@ -81,6 +81,13 @@ def test_log_curves():
         plots.curve([0, 1], {"a": [1, 0]}, title="t", xlabel="x", ylabel="y", log=True)
 
 
+@pytest.mark.parametrize(("step", "whole"), [(1, True), (0.5, False)])
+def test_counts_have_no_ticks_between_them(step, whole):
+    x = np.arange(4) * step
+    ticks = curve(x, {"a": x}, title="t", xlabel="x", ylabel="y").figure.axes[0].get_xticks()
+    assert (ticks == ticks.round()).all() == whole
+
+
 def test_curve_refusals():
     with pytest.raises(ValueError, match="series is empty"):
         plots.curve([0], {}, title="t", xlabel="x", ylabel="y")

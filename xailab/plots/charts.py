@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from xailab.plots.arrays import Floats, to_array
 from xailab.plots.pictures import (
@@ -136,6 +137,8 @@ def curve(
             _draw_curve(ax, grid, y, i)
         ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+        if (grid == grid.round()).all():  # epochs, layers: there is no half of one
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _name_ends(ax, lines, log)
     return Picture(figure, alt or lead(title) + describe_curves(grid, lines, xlabel))
 
