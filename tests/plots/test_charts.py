@@ -84,7 +84,8 @@ def test_log_curves():
 @pytest.mark.parametrize(("step", "whole"), [(1, True), (0.5, False)])
 def test_counts_have_no_ticks_between_them(step, whole):
     x = np.arange(4) * step
-    ticks = curve(x, {"a": x}, title="t", xlabel="x", ylabel="y").figure.axes[0].get_xticks()
+    picture = plots.curve(x, {"a": x}, title="t", xlabel="x", ylabel="y")
+    ticks = picture.figure.axes[0].get_xticks()
     assert (ticks == ticks.round()).all() == whole
 
 
