@@ -348,7 +348,7 @@ def test_the_unit_that_reads_the_planted_mark_is_found() -> None:
         (
             lambda m, x: layer_conductance(m, x, 0, layer="gap", baseline=torch.zeros(3)),
             ValueError,
-            r"baseline \(3,\).*x \(4, 1, 28, 28\)",
+            r"baseline of shape \(3,\).*x \(4, 1, 28, 28\)",
         ),
         (lambda m, x: top_inputs(m, x, layer="gap", unit=64, k=1), ValueError, r"0\.\.63, got 64"),
         (lambda m, x: top_inputs(m, x, layer="gap", unit=-1, k=1), ValueError, "unit"),

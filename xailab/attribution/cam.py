@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from xailab.attribution.saliency import guided_backprop
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_input, split_target
-from xailab.core.layers import capture, find_layer
+from xailab.core.layers import capture, find_layer, output_of
 from xailab.core.registry import method
-from xailab.core.scores import gradients_of, graph, outputs_of, scores_of, select
+from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
 from xailab.core.state import frozen
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -70,7 +70,7 @@ def cam(
     with frozen(model), torch.no_grad(), capture(model, layer) as kept:
         logits = outputs_of(model, x)
         select(logits, target)
-        maps = _with_positions(kept, layer)
+        maps = _with_positions(output_of(kept, layer, len(x)), layer)
         pooled = maps.flatten(2).mean(2)
         if head.in_features != pooled.shape[1] or not torch.allclose(
             head(pooled).reshape(logits.shape), logits, rtol=1e-3, atol=1e-4
@@ -284,7 +284,7 @@ def score_cam(
     with frozen(model), torch.no_grad():
         with capture(model, layer) as kept:
             scores_of(model, x, target)
-        maps = _with_positions(kept, layer)
+        maps = _with_positions(output_of(kept, layer, len(x)), layer)
         weights = [
             _channel_scores(model, row, channels, t, interpolation, batch_size).softmax(0)
             for row, channels, t in zip(x, maps, split_target(target, len(x)), strict=True)
@@ -330,22 +330,19 @@ def _maps_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return the layer's maps $A$ and $\\partial f_t / \\partial A$, both (N, K, h, w)."""
     check_input(model, x)
-    with frozen(model), graph(), capture(model, layer, leaf=True) as kept:
-        scores = scores_of(model, x.detach(), target)
-        maps = _with_positions(kept, layer)
-        return maps.detach(), gradients_of(scores, maps)
+    with frozen(model), graph():
+        maps, gradients = layer_gradient(model, x.detach(), target, layer)
+    return _with_positions(maps, layer), gradients
 
 
-def _with_positions(kept: dict[str, Tensor], layer: str) -> Tensor:
-    """Return the captured maps, refusing outputs that say nothing about where."""
-    if layer not in kept:
-        raise ValueError(f"layer {layer!r} did not run in this forward pass")
-    if kept[layer].ndim < 3:
-        shape = tuple(kept[layer].shape)
+def _with_positions(maps: Tensor, layer: str) -> Tensor:
+    """Return the layer's maps, refusing an output that says nothing about where."""
+    if maps.ndim < 3:
+        shape = tuple(maps.shape)
         raise ValueError(
             f"layer {layer!r} gives {shape}, which has no positions: take an earlier one"
         )
-    return kept[layer]
+    return maps
 
 
 def _linear(model: nn.Module, name: str | None) -> nn.Linear:

@@ -88,6 +88,23 @@ def capture(
             handle.remove()
 
 
+def output_of(kept: Mapping[str, Tensor], layer: str, rows: int) -> Tensor:
+    """Return what `capture` kept of a layer, one answer a row.
+
+    Raises:
+        ValueError: the layer did not run, or does not answer row by row.
+
+    >>> output_of({"0": torch.ones(2, 3)}, "0", 2).shape
+    torch.Size([2, 3])
+    """
+    if layer not in kept:
+        raise ValueError(f"layer {layer!r} did not run in this forward pass")
+    shape = tuple(kept[layer].shape)
+    if not shape or shape[0] != rows:
+        raise ValueError(f"layer {layer!r} gives {shape} for {rows} rows: not one answer a row")
+    return kept[layer]
+
+
 @contextmanager
 def edited(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer hand on `edit(output)` in place of its output inside the `with` block.

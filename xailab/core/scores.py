@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xailab.core.batching import batched
 from xailab.core.checks import InputError, Model, Target, check_target
+from xailab.core.layers import capture, output_of
 from xailab.core.state import frozen
 
 # Words of torch's complaints about shapes; anything else is the model's own error and passes.
@@ -121,6 +122,19 @@ def gradients_of(scores: Tensor, inputs: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
     (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
     return torch.zeros_like(inputs) if gradient is None else gradient.detach()
+
+
+def layer_gradient(
+    model: nn.Module, x: Tensor, target: Target, layer: str
+) -> tuple[Tensor, Tensor]:
+    r"""Return a layer's output $A$ and $\partial f_t / \partial A$, both detached.
+
+    The model is frozen and the graph on already, as for `gradients_of`.
+    """
+    with capture(model, layer, leaf=True) as kept:
+        scores = scores_of(model, x, target)
+    output = output_of(kept, layer, len(x))
+    return output.detach(), gradients_of(scores, output)
 
 
 def nodes_of(scores: Tensor) -> Iterator[Any]:

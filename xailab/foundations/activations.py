@@ -14,9 +14,9 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor, nn
 
 from xailab.core.batching import batched
-from xailab.core.checks import Target, check_input, check_positive, split_target
-from xailab.core.layers import capture, edited
-from xailab.core.scores import gradients_of, graph, outputs_of, scores_of, select
+from xailab.core.checks import Target, check_baseline, check_input, check_positive, split_target
+from xailab.core.layers import capture, edited, output_of
+from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
 from xailab.core.state import frozen
 
 
@@ -58,7 +58,7 @@ def layer_activations(
         with capture(model, names) as kept:
             outputs_of(model, x[rows].detach())
         for name in names:
-            activation = _output(kept, name, len(chunk))
+            activation = output_of(kept, name, len(chunk))
             if name not in found:
                 found[name] = activation.new_empty(len(x), *activation.shape[1:])
             found[name][rows] = activation
@@ -162,7 +162,7 @@ def layer_conductance(
 
     Raises:
         TypeError: `x` not a float tensor, `target` or `n_steps` not an integer, `model` not an
-            `nn.Module`.
+            `nn.Module`, `baseline` neither a number nor a tensor of the dtype and device of `x`.
         ValueError: NaN, no such layer, target out of range, n_steps < 1, a baseline that is not
             finite or does not broadcast to `x`.
 
@@ -177,7 +177,7 @@ def layer_conductance(
     """
     check_input(model, x)
     steps = check_positive("n_steps", n_steps)
-    begin = _baseline(baseline, x)
+    begin = check_baseline(baseline, x)
     nodes = (np.polynomial.legendre.leggauss(steps + 1)[0] + 1) / 2
     alphas = torch.as_tensor(nodes, dtype=x.dtype, device=x.device)
     targets = split_target(target, len(x))
@@ -325,35 +325,12 @@ def _by_size(labels: Tensor) -> Tensor:
     return ranks[labels]
 
 
-def _output(kept: dict[str, Tensor], layer: str, rows: int) -> Tensor:
-    """Return what a layer gave, one answer a row."""
-    if layer not in kept:
-        raise ValueError(f"layer {layer!r} did not run in this forward pass")
-    shape = tuple(kept[layer].shape)
-    if not shape or shape[0] != rows:
-        raise ValueError(f"layer {layer!r} gives {shape} for {rows} rows: not one answer a row")
-    return kept[layer]
-
-
 def _units(kept: dict[str, Tensor], layer: str, rows: int) -> Tensor:
     """Return what a layer gave, refusing outputs without a dimension of units."""
-    activation = _output(kept, layer, rows)
+    activation = output_of(kept, layer, rows)
     if activation.ndim < 2:
         raise ValueError(f"layer {layer!r} gives {tuple(activation.shape)}: it has no units")
     return activation
-
-
-def _baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
-    """Return the baseline in the shape of `x`."""
-    begin = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
-    if not torch.isfinite(begin).all():
-        raise ValueError("baseline holds values that are NaN or infinite")
-    try:
-        return begin.expand_as(x)
-    except RuntimeError:
-        raise ValueError(
-            f"baseline {tuple(begin.shape)} does not broadcast to x {tuple(x.shape)}"
-        ) from None
 
 
 def _row_conductance(
@@ -372,7 +349,7 @@ def _row_conductance(
     def walk(chunk: range) -> np.ndarray:
         nonlocal total, last
         steps = alphas[chunk.start : chunk.stop].reshape(-1, *[1] * way.ndim)
-        here, slopes = _activation_and_slope(model, start + steps * way, target, layer)
+        here, slopes = layer_gradient(model, start + steps * way, target, layer)
         if last is not None:
             here, slopes = torch.cat([last[0], here]), torch.cat([last[1], slopes])
         part = (slopes[:-1] * here.diff(dim=0)).sum(0)
@@ -392,16 +369,6 @@ def _row_conductance(
     return total
 
 
-def _activation_and_slope(
-    model: nn.Module, x: Tensor, target: Any, layer: str
-) -> tuple[Tensor, Tensor]:
-    """Return $A$ and $\\partial f_t / \\partial A$; the model is frozen, the graph is on."""
-    with capture(model, layer, leaf=True) as kept:
-        scores = scores_of(model, x, target)
-    activation = _output(kept, layer, len(x))
-    return activation.detach(), gradients_of(scores, activation)
-
-
 def _activation_x_gradient(
     model: nn.Module, x: Tensor, target: Target, layer: str, batch_size: int | None
 ) -> Tensor:
@@ -411,7 +378,7 @@ def _activation_x_gradient(
     def products(chunk: range) -> Tensor:
         rows = slice(chunk.start, chunk.stop)
         wanted = None if target is None else targets[rows]
-        activation, slopes = _activation_and_slope(model, x[rows], wanted, layer)
+        activation, slopes = layer_gradient(model, x[rows], wanted, layer)
         return activation * slopes
 
     with frozen(model), graph():
