@@ -67,6 +67,7 @@ def changes_x(model, x, target, layer):
         (by_steps(lambda a, g: right(a, g).abs()), "sign"),
         (by_steps(right, lambda logits, t: logits.softmax(1)[:, t].sum()), "take the logit"),
         (by_steps(right, lambda logits, t: logits.sum()), "sum of all logits"),
+        (by_steps(right, lambda logits, t: logits.amax(1).sum()), "the largest logit"),
         (by_steps(right, lambda logits, t: logits[0, t]), "only the first row"),
         (by_steps(right, lambda logits, t: logits[:, t].mean()), "averaged over the rows"),
         (by_steps(lambda a, g: a * g), r"shape \(2, 2\)"),
@@ -112,6 +113,7 @@ def peaks(maps, unit):
         (lambda m, u, k: peaks(m, u).argsort()[:k], "weakest inputs came"),
         (lambda m, u, k: peaks(m, u).argsort()[-k:], "weakest of them first"),
         (lambda m, u, k: peaks(m, u).topk(k).values, "these are the activations"),
+        (lambda m, u, k: m[:, u].flatten().topk(k).indices // 4, "came twice"),
         (lambda m, u, k: m.amax((1, 2, 3)).topk(k).indices, "every unit"),
         (lambda m, u, k: peaks(m, 0).topk(k).indices, "this is unit 0"),
         (lambda m, u, k: peaks(m, u).argsort(descending=True), r"shape \(3,\)"),
@@ -138,12 +140,24 @@ def test_caption_takes_the_model_answer_and_another_one():
         wrong. That threes excite it says nothing about its effect on the logit: knock it out and
         see whether threes are still recognized, on digits that were not searched before.""",
     )
+    assert_accepted(
+        "activations.caption",
+        """Nine images say nothing about the other 991: further down there are sevens and eights.
+        That it fires on threes does not show that the network uses it for the 3; turn the whole
+        unit off and count how many threes are now called something else.""",
+    )
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
         ("It is wrong.", "say more"),
+        (
+            """Both sentences are wrong. The unit is not really what the paper says. It is only a
+            correlation and does not prove anything. I would have measured more and looked at
+            more pictures.""",
+            "top end",
+        ),
         (
             "to cause the decision it has to be switched off and then the logit falls " * 4,
             "top end",

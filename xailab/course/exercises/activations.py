@@ -82,6 +82,7 @@ def _slips(net: Any, maps: "Tensor", slopes: "Tensor") -> dict[str, "Tensor"]:
 
     leaf = maps.clone().requires_grad_()
     (of_chance,) = torch.autograd.grad(net(leaf).softmax(1)[:, 1].sum(), leaf)
+    (of_largest,) = torch.autograd.grad(net(leaf).amax(1).sum(), leaf)
     every = net[3].weight.detach().sum(0).reshape(1, 2, 2, 2) * (maps > 0)
     right = (maps * slopes).sum((2, 3))
     return {
@@ -103,6 +104,9 @@ def _slips(net: Any, maps: "Tensor", slopes: "Tensor") -> dict[str, "Tensor"]:
         "this explains the probability; take the logit, before the softmax.": (
             maps * of_chance
         ).sum((2, 3)),
+        "this explains the largest logit: pick the one of `target`.": (maps * of_largest).sum(
+            (2, 3)
+        ),
         "this explains the sum of all logits: pick the one of `target`.": (maps * every).sum(
             (2, 3)
         ),
@@ -148,7 +152,7 @@ def mine(answer: Any) -> None:
         [
             [[0.0, 9.0], [0.0, 0.0]],
             [[4.0, 4.0], [4.0, 4.0]],  # the largest mean
-            [[7.0, 0.0], [1.0, 0.0]],
+            [[7.0, 6.0], [1.0, 0.0]],  # two of the three best places
             [[-10.0, 0.0], [0.0, 2.0]],  # the largest absolute value
             [[5.0, 0.0], [0.0, 4.5]],
         ]
@@ -169,6 +173,10 @@ def mine(answer: Any) -> None:
         "these are the activations; the numbers of the rows are asked for.": peaks.sort(
             descending=True
         ).values[:3],
+        "an input came twice: first its best place, then the order.": _first(
+            maps[:, 1].flatten(), 3
+        )
+        // 4,
         "every unit of the layer was searched: look at `unit` alone.": _first(
             maps.amax((1, 2, 3)), 3
         ),
@@ -203,17 +211,19 @@ def caption(answer: Any) -> None:
     expect_mentions(
         answer,
         r"rang|half|whole|all (the )?(digits|inputs|classes|images)|polysem|many (digits|classes|kinds)|"
-        r"other (digits|classes|kinds|inputs)|extreme|lower",
+        r"other (digits|classes|kinds|inputs|\d+)|extreme|lower|down|(two|five|seven|eight)s\b|\b[2578]s\b",
         "nine inputs are the top end of a long list: what else excites the unit?",
     )
     expect_mentions(
         answer,
-        r"ablat|switch|turn(ed|ing)? (it )?off|remov|zero|silenc|without (it|the unit)|knock",
+        r"ablat|switch|turn(ed|ing)?\s+([\w']+\s+){0,3}off|remov|zero|to 0|silenc|without (it|the unit)|"
+        r"knock|delet|disabl",
         "how would you test whether the unit matters for the decision?",
     )
     expect_mentions(
         answer,
-        r"caus|correlat|matter|important|importance|effect",
+        r"caus|correlat|matter|important|importance|effect|\buses? (it|the unit)|rel(y|ies) on|"
+        r"network uses|listen|contribut|weight|support|speaks? for",
         "what is the difference between being excited by threes and causing the decision 3?",
     )
 
