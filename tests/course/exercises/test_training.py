@@ -33,6 +33,7 @@ def test_output_size_takes_the_model_answer_and_other_ways():
         (lambda n, k, s=1, p=0: n + 2 * p - k + 1, "stride is ignored"),
         (lambda n, k, s=1, p=0: (n + 2 * p - k) / s + 1, "round down"),
         (lambda n, k, s=1, p=0: -(-(n + 2 * p - k) // s) + 1, "rounds up"),
+        (lambda n, k, s=1, p=0: n + 2 * p - k // s + 1, "parentheses"),
         (lambda *_: None, "None"),
     ],
 )
@@ -50,6 +51,7 @@ def test_guesses_are_shares(id):
 def test_stop_is_an_epoch():
     assert_accepted("training.stop", 12)
     assert_rejected("training.stop", 60, "59")
+    assert_rejected("training.stop", 0.5, "whole numbers")
 
 
 # ---- debug this
@@ -70,7 +72,7 @@ def test_debug_takes_the_model_answer_and_another_way():
         F.cross_entropy(net(pictures), truth).backward()
 
     another = {
-        "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)),
+        "mlp": nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)),  # without the lambda
         "cnn": lambda: nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128, 10)),
         "alexnet": lambda: models.resnet(depth=8),
         "backward": backward,
@@ -130,11 +132,16 @@ def constant():
     return nn.Sequential(nn.Flatten(), last)
 
 
+def sure():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(dim=1))
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 5))}, r"mlp.*\(2, 10\)"),
         ({"mlp": constant}, "same logits"),
+        ({"mlp": sure}, "probabilities"),
         ({"mlp": lambda: None}, "mlp still has its bug"),
         ({"cnn": lambda: models.digit_cnn()}, "convolutions are others"),
         ({"alexnet": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))}, "no AlexNet"),
@@ -199,12 +206,22 @@ def test_report_takes_the_model_answer_and_another_one():
         would be right for 94 of 100, so I want to see how many sick people it missed. And 0.3%
         more in a single run is noise; repeat it with other seeds.""",
     )
+    assert_accepted(
+        "training.report",
+        """Same patients in train and test. They choose the epoch on the test set. Accuracy is
+        useless with 6% positives, give recall. 0.3% is noise, need more seeds.""",
+    )
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
         ("It is a bad report.", "say more"),
+        (
+            "A good report: 2,000 X-rays of 150 patients is a lot, the best epoch was chosen on "
+            "the test set, the loss falls smoothly, and the recall is surely as high as 99.6%.",
+            "copied",
+        ),
         (
             "the disease is rare and recall is missing and there is only one seed here " * 4,
             "copied",

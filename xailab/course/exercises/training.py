@@ -40,6 +40,9 @@ def output_size(answer: Any) -> None:
         ),
         "the padding is ignored.": lambda n, k, s, p: (n - k) // s + 1,
         "the stride is ignored.": lambda n, k, s, p: n + 2 * p - k + 1,
+        "divide all of n + 2p - k: put it in parentheses.": lambda n, k, s, p: (
+            n + 2 * p - k // s + 1
+        ),
         "add 1 after the division, not before it.": lambda n, k, s, p: (n + 2 * p - k + 1) // s,
         "a window that does not fit any more is left out: round down, with //.": lambda n, k, s, p: (
             (n + 2 * p - k) / s + 1
@@ -74,10 +77,15 @@ def forgot(guess: Any) -> None:
     kind="predict",
     points=1,
     minutes=2,
-    hints=("With 4,000 digits, four epochs were 252 steps. How many epochs are that here?",),
+    hints=(
+        "With 4,000 digits, most was learned in the first epoch: 63 steps. How many epochs are "
+        "that here?",
+    ),
 )
 def stop(guess: Any) -> None:
     """An epoch."""
+    if isinstance(guess, float) and not guess.is_integer():
+        raise Mistake(f"epochs are whole numbers: 0, 1, 2, ... and not {guess:g}.")
     expect_number(guess, 0, 59)
 
 
@@ -130,11 +138,11 @@ def debug(answer: Any) -> None:
 
 
 def _mlp(make: Callable[[], Any]) -> None:
-    _expect_logits("mlp", make(), (1, 28, 28))
+    _expect_logits("mlp", _built(make), (1, 28, 28))
 
 
 def _cnn(make: Callable[[], Any]) -> None:
-    net = make()
+    net = _built(make)
     _expect_logits("cnn", net, (1, 28, 28))
     if (found := _convolutions(net)) != [(1, 32), (32, 128)]:
         raise Mistake(
@@ -144,10 +152,17 @@ def _cnn(make: Callable[[], Any]) -> None:
 
 
 def _alexnet(make: Callable[[], Any]) -> None:
-    net = make()
+    net = _built(make)
     _expect_logits("alexnet", net, (3, 32, 32))
     if len(_convolutions(net)) < 2:
         raise Mistake("alexnet: without its convolutions it is no AlexNet any more.")
+
+
+def _built(make: Any) -> Any:
+    """Return the network, also where the `lambda:` before it was dropped."""
+    from torch import nn
+
+    return make if isinstance(make, nn.Module) else make()
 
 
 def _convolutions(net: Any) -> list[tuple[int, int]]:
@@ -167,6 +182,8 @@ def _expect_logits(name: str, net: Any, shape: tuple[int, int, int]) -> None:
     expect_shape(logits, (2, 10), f"{name}: the logits of two pictures")
     if torch.equal(logits[0], logits[1]):
         raise Mistake(f"{name}: two different pictures get the same logits.")
+    if (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(2)):
+        raise Mistake(f"{name}: these are probabilities; leave the softmax to the loss.")
 
 
 def _backward(step: Callable[..., Any]) -> None:
@@ -275,10 +292,10 @@ def recall(answer: Any) -> None:
 )
 def report(answer: Any) -> None:
     """Speaks of the leak, of the rare class, and of the choice or the spread."""
-    expect_words(answer, 40)
+    expect_words(answer, 25)
     expect_mentions(
         answer,
-        r"leak|twin|duplicates?|duplicated|same patient|(by|per|of one|across|between) patient|patients? (are|is|in)"
+        r"leak|twin|duplicates?|duplicated|same patient|(by|per|of one|across|between) patient|patients? (are|is|were|appear)? ?(in|on) "
         r"|(both|train\w*) (parts|sets|and test)|copies|augment",
         "The images were copied before they were split, and 150 patients gave 2,000 of them: what "
         "does that do to the test set?",
