@@ -42,7 +42,7 @@ from xailab.foundations import gradient_flow as flow
 
 # %% [markdown]
 # The data are small on purpose: 1,797 handwritten digits of 8 x 8 pixels. A network with **one** hidden
-# layer gets nearly all of them right. What happens with thirty?
+# layer gets more than nine in ten right. What happens with thirty?
 
 # %%
 digits = data.load("digits")
@@ -95,7 +95,7 @@ plots.curve(
 
 # %% [markdown]
 # The lowest curve is what you get from `nn.Linear` and `nn.ReLU` if you change nothing. From layer 30
-# to layer 1 it loses nearly ten powers of ten. In this lesson you compute such curves, find out what
+# to layer 1 it loses ten powers of ten. In this lesson you compute such curves, find out what
 # bends them, and end with what the picture does *not* tell.
 #
 # ## 1. A chain on paper: slopes multiply
@@ -108,9 +108,9 @@ plots.curve(
 # If the input moves a little, $h_1$ moves by $w\,\phi'(z_1)$ times as much, $h_2$ by $w\,\phi'(z_2)$ times
 # *that*, and so on: **the slopes multiply**.
 #
-# $$\frac{\partial h_L}{\partial x} = \prod_{l=1}^{L} w\,\phi'(z_l)$$
+# $$\frac{\partial h_D}{\partial x} = \prod_{l=1}^{D} w\,\phi'(z_l)$$
 #
-# Here are four layers with $\phi$ = sigmoid and $w = 1$, starting at $x = 0$. The slope of the sigmoid is
+# $D$ is the number of layers. Here are four layers with $\phi$ = sigmoid and $w = 1$, starting at $x = 0$. The slope of the sigmoid is
 # $h(1-h)$, as in lesson 01.
 
 # %%
@@ -145,18 +145,18 @@ for slope in (0.25, 0.5, 0.9, 1.0, 1.1, 1.5):
     print(f"{slope:4} multiplied 30 times is {slope**30:.1e}")
 
 # %% [markdown]
-# Only 1 stays 1. A little below it the gradient **vanishes**, a little above it **explodes**. All remedies
-# of this lesson do the same thing: they keep the factor of a layer close to 1.
+# Only 1 stays 1. Below it the gradient **vanishes**, above it **explodes**. Three of the four remedies of
+# this lesson do the same thing: they keep the factor of a layer close to 1.
 #
 # ### Exercise: the slope of a chain of tanh (code, 6 minutes)
 #
-# Each layer has its own weight: $h_l = \tanh(w_l h_{l-1})$. Return $\partial h_L / \partial x$ as a product
+# Each layer has its own weight: $h_l = \tanh(w_l h_{l-1})$. Return $\partial h_D / \partial x$ as a product
 # of slopes, without autograd. The slope of tanh is $1 - h^2$. `hint("gradient_flow.chain")` helps.
 
 
 # %% tags=["exercise"]
 def chain_slope(weights, x):
-    """Derivative of tanh(w_L ... tanh(w_2 tanh(w_1 x))) by x; weights in the order w_1, w_2, ..."""
+    """Derivative of tanh(w_D ... tanh(w_2 tanh(w_1 x))) by x; weights in the order w_1, w_2, ..."""
     ### BEGIN SOLUTION
     h, product = x, 1.0
     for w in weights:
@@ -172,7 +172,8 @@ check("gradient_flow.chain", chain_slope)
 # %% [markdown]
 # ## 2. Activation functions and their slopes
 #
-# Which factors can a layer contribute? Look at the functions first, then at their slopes:
+# Which factors can a layer contribute? Look at the functions first, then at their slopes. Two are
+# relatives of ReLU: *leaky ReLU* keeps 1% of a negative number, *GELU* rounds the corner off.
 
 # %%
 z = (torch.arange(-40, 41, dtype=torch.float64) / 10).requires_grad_()
@@ -202,13 +203,12 @@ torch.testing.assert_close(slopes["sigmoid"], s * (1 - s))  # the formulas of le
 torch.testing.assert_close(slopes["tanh"], 1 - t**2)
 torch.testing.assert_close(slopes["relu"], (z > 0).double())
 for name in names:
-    print(
-        f"{name:11} steepest {slopes[name].max().item():.2f}, flattest {slopes[name].min().item():.2f}"
-    )
+    low, high = slopes[name].aminmax()
+    print(f"{name:11} slopes from {low.item():.2f} to {high.item():.2f}")
 
 # %% [markdown]
 # A ReLU has the slope 1 wherever it is on. So many texts say: *ReLU solves the vanishing gradient.* The
-# lowest curve in the picture above was made of ReLUs. Its layers lost their gradient all the same: the
+# lowest curve of this lesson's first picture was made of ReLUs. Its layers lost their gradient all the same: the
 # factor of a layer is slope **times weights**, and half of the slopes are 0.
 #
 # ## 3. Thirty layers, measured
@@ -219,7 +219,8 @@ for name in names:
 #
 # $$g_l = \left\lVert \frac{\partial L}{\partial W_l} \right\rVert = \sqrt{\text{sum of all squared entries}}$$
 #
-# $L$ is the loss of a batch, $W_l$ the weight matrix of layer $l$. By hand:
+# $L$ is the loss of a batch, $W_l$ the weight matrix of layer $l$. By lesson 01, $\partial L / \partial W_l$ is
+# what comes down from above times the numbers that come in from below. By hand:
 
 # %%
 net = thirty()
@@ -232,7 +233,7 @@ print(f"layer 30 {by_hand[29]:.1e}   layer 15 {by_hand[14]:.1e}   layer 1 {by_ha
 # %% [markdown]
 # The same from `xailab`, and from what most training loops do: `.backward()`, then read `.grad`. The
 # second leaves a gradient in every parameter, where the next step of a training would find it. The first
-# works on a copy of the network, and pays for that with time.
+# works on a copy of the network, which costs a little time.
 
 # %%
 np.testing.assert_allclose(norms_of(net), by_hand, rtol=1e-5)
@@ -282,7 +283,7 @@ predict("gradient_flow.powers", powers_of_ten)
 
 # %%
 def norms_in_double(**options):
-    """The same measurement with 16 digits, for what float32 cannot hold."""
+    """The same in float64: float32 takes the square of 1e-25 for 0."""
     net = thirty(**options).double()
     norms = flow.gradient_norms(net, X[first].double(), y[first], F.cross_entropy)
     return list(norms.values())[:30]
@@ -310,8 +311,9 @@ plots.curve(
 # %% [markdown]
 # On a logarithmic axis a constant factor is a straight line, and its tilt is the factor of one layer. The
 # last two have larger weights: of variance $4^2/n$ and $2^2/n$, where $n$ is the number of units. With tanh
-# the gradient grows on its way down. With ReLU the numbers grow on the way **up** (tanh would cut them
-# off at 1), so the curve lies high from end to end: the loss itself is enormous.
+# the gradient grows on its way down. With ReLU the numbers also grow on the way **up** (tanh would cut them
+# off at 1). At each layer one factor is as much larger as the other is smaller, so their product is flat,
+# and high from end to end: the loss itself is enormous.
 
 # %%
 for init in ("default", 2.0):
@@ -320,7 +322,7 @@ for init in ("default", 2.0):
     print(f"init {init!s:8} loss before the first step: {loss:.3g}")
 
 # %% [markdown]
-# A guess among ten classes costs log 10 = 2.3. And what does it mean for learning? Train for a few epochs
+# A guess among ten classes costs log 10 = 2.3. And what does a vanished gradient mean for learning? Train for a few epochs
 # and look at how far each layer has moved from where it started.
 
 
@@ -346,12 +348,14 @@ before = [layer.linear.weight.clone() for layer in net[:30]]
 losses = fit(net)
 moved = [((a.linear.weight - b).norm() / b.norm()).item() for a, b in zip(net, before)]
 print(f"loss from {losses[0]:.3f} to {losses[-1]:.3f}")
-print(f"held-out digits right: {flow.accuracy_without(net, X[test], y[test]):.0%}")
+shares = net(X[test]).softmax(dim=1)
+print(f"its probabilities differ between digits by at most {shares.std(dim=0).max().item():.0e}")
 print(f"layer 1 moved by {moved[0]:.4%}, layer 30 by {moved[29]:.0%}")
 
 # %% [markdown]
-# That is guessing. The top layers learn to answer with how often each digit occurs; the first
-# layers hardly move at all. They never find out what they should change.
+# That is guessing: it gives every digit the same answer. The first layers hardly move at all; they never
+# find out what they should change. Adam divides each gradient by its recent size, which could make up for
+# a small one, but adds $10^{-8}$ to what it divides by. Here the gradients are far below that.
 
 # %%
 quiz("gradient_flow.q_relu")
@@ -376,8 +380,8 @@ for name, variance in [("2/n", 2 / n), ("1/(3n), as nn.Linear", 1 / (3 * n)), ("
     print(f"variance {name:21} mean square that comes out: {h.square().mean().item():.2f}")
 
 # %% [markdown]
-# A factor of 1/6 for each layer with the start of `nn.Linear`: 30 layers leave $6^{-30}$ of the mean square.
-# The gradient runs through the same weights on its way down, so it shrinks alike. Measure it:
+# `nn.Linear` draws evenly from $-1/\sqrt{n}$ to $1/\sqrt{n}$, which is variance $1/(3n)$, and keeps a sixth.
+# Thirty such layers leave $6^{-30}$ of the mean square. First measured on the way up:
 
 # %%
 scales = {
@@ -396,13 +400,24 @@ plots.curve(
 
 # %% [markdown]
 # The lowest curve does not fall forever: it meets the biases. `nn.Linear` draws those at random as well,
-# and from layer 6 on the network hands up little but its own biases. What the input said is gone. The
-# gradient, which does not pass through biases, goes on falling:
+# and higher up the network hands on little but its own biases. How much of each layer's output still
+# differs from digit to digit?
+
+# %%
+net = thirty()
+with capture(net, ["layer1", "layer6", "layer12"]) as kept, torch.no_grad():
+    net(X[first])
+for name, h in kept.items():
+    print(f"{name:8} {(h.std(dim=0).norm() / h.square().mean(dim=0).sqrt().norm()).item():.2%}")
+
+# %% [markdown]
+# What the input said is gone. The gradient runs down through the same weights, so it shrinks alike; no
+# bias stops it:
 
 # %%
 plots.curve(
     layers,
-    {name: curves[name] for name in ("Kaiming's start", "as PyTorch starts it")},
+    {name: curves[name] for name in ("as PyTorch starts it", "Kaiming's start")},
     title="The start alone repairs the curve",
     xlabel="layer",
     ylabel="norm of the weight gradient",
@@ -516,7 +531,7 @@ print(
 )
 
 # %%
-with_norm = {name: curves[name] for name in ("batch norm", "as PyTorch starts it")}
+with_norm = {name: curves[name] for name in ("as PyTorch starts it", "batch norm")}
 plots.curve(
     layers,
     with_norm,
@@ -527,11 +542,13 @@ plots.curve(
 )
 
 # %%
-growth = (with_norm["batch norm"][0] / with_norm["batch norm"][29]) ** (1 / 29)
-print(f"from layer to layer downward, the gradient grows {growth:.2f}-fold")
+for init in ("default", "kaiming", 2.0):
+    norms = norms_of(thirty(init, norm="batch"))
+    growth = (norms[0] / norms[29]) ** (1 / 29)
+    print(f"init {init!s:8} from layer to layer downward the gradient grows {growth:.2f}-fold")
 
 # %% [markdown]
-# Batch norm cancels whatever scale the weights have: the start does not matter any more. It is not
+# Batch norm cancels whatever scale the weights have, so the tilt no longer depends on the start. It is not
 # a flat line, though. With ReLUs, each layer makes the gradient about 1.2 times larger on the way down
 # (Yang and others, 2019, derive
 # $\sqrt{\pi/(\pi-1)} \approx 1.21$ for wide layers). For 5 layers nobody would notice.
@@ -550,24 +567,18 @@ for slope in (0.0, 0.01, 0.1, 0.25):
 # Even a layer that passes nothing back cannot stop the gradient any more. But factors above 1 now
 # multiply, and that is why the curve of *skips* at the top lies so high: with ReLUs, each block adds
 # something positive, and the numbers grow upward. Batch norm inside the blocks keeps what they add in
-# bounds. Here are both broken curves and all remedies on the same axes:
+# bounds. Here are both broken curves and all remedies on the same axes. The clipped one only looks repaired:
 
 # %%
 clipped = {"exploding": exploding, "exploding, clipped": exploding / unclipped.item()}
 plots.curve(
     layers,
     curves | clipped,
-    title="Two broken curves and five repaired ones",
+    title="Two broken curves, and five after a remedy",
     xlabel="layer",
     ylabel="norm of the weight gradient",
     log=True,
 )
-
-# %%
-broken = curves["as PyTorch starts it"][0]
-for name in ("Kaiming's start", "batch norm", "skips", "skips, batch norm"):
-    print(f"{name:17} layer 1 gets {curves[name][0] / broken:.0e} times as much gradient")
-
 
 # %% [markdown]
 # Does a healthy curve mean that the network learns? Train all of them with the same optimizer, the same
@@ -582,13 +593,13 @@ scores = {name: flow.accuracy_without(net, X[test], y[test]) for name, net in tr
 plots.bars(
     list(scores.values()),
     list(scores),
-    title="Ten epochs: skips learn best, batch norm alone is not enough",
+    title="Skips with batch norm learn best; batch norm alone hardly learns",
     xlabel="share of held-out digits classified right",
 )
 
 # %% [markdown]
-# Batch norm's curve was healthier than that of the skips alone, and yet it learned less. Section 9 comes
-# back to this. First: what does a skip do, beside keeping the gradient alive?
+# Batch norm brought plenty of gradient to every layer, and yet its network learned little. Section 9 comes
+# back to this. First: what does a skip do, besides keeping the gradient alive?
 #
 # ## 8. What a residual block carries
 #
@@ -606,7 +617,9 @@ a, b, c = 0.5, 0.2, 0.1
 by_length = [1, a + b + c, a * b + a * c + b * c, a * b * c]
 print("by number of branches:", [round(part, 3) for part in by_length])
 print(f"sum {sum(by_length):.3f}   product {(1 + a) * (1 + b) * (1 + c):.3f}")
-print(f"without block b: {(1 + a) * (1 + c):.3f} with skips, plain: a gap, nothing arrives")
+print(
+    f"what does not pass branch b: {(1 + a) * (1 + c):.3f} with skips, nothing in the plain chain"
+)
 
 # %% [markdown]
 # ### Predict, then run (2 minutes)
@@ -654,7 +667,7 @@ reveal("gradient_flow.drop_one", [round(np.mean(accuracies), 2) for accuracies i
 plots.curve(
     np.arange(2, 31),
     alone,
-    title="One plain layer removed ruins the network; one residual block hardly matters",
+    title="Any plain layer is vital; of the blocks, only the first few",
     xlabel="layer that is removed",
     ylabel="held-out digits right",
 )
@@ -686,7 +699,7 @@ plots.curve(
 
 # %% [markdown]
 # No cliff: it behaves like a committee that loses members. But the members are not equal, as the left end of
-# the curve before last shows. Compare what a block adds with what comes in, $\lVert F(h) \rVert / \lVert h \rVert$:
+# the picture before last shows. Compare what a block adds with what comes in, $\lVert F(h) \rVert / \lVert h \rVert$:
 
 # %%
 h, added = residual[0](X[test]).detach(), []
@@ -695,10 +708,10 @@ with torch.no_grad():
         added.append((block.branch(h).norm() / h.norm()).item())
         h = block(h)
 base = scores["skips, batch norm"]
+print(f"all blocks in place: {base:.0%} right")
 for i in (2, 3, 5, 10, 20, 30):
-    print(
-        f"block {i:2} adds {added[i - 2]:.0%} of what comes in; without it {alone['with skips'][i - 2] - base:+.0%}"
-    )
+    right = alone["with skips"][i - 2]
+    print(f"block {i:2} adds {added[i - 2]:4.0%} of what comes in; without it {right:.0%} right")
 
 # %% [markdown]
 # A late block adds a few percent to a long sum. That it can go is no wonder; the early ones cannot.
@@ -736,7 +749,7 @@ print(f"90% of the gradient (parts' norms) came through paths of at most {short}
 print(f"those are {paths[: short + 1].sum():.2%} of all paths")
 
 # %% [markdown]
-# So the deep network is trained like an ensemble of much shallower ones. The skips did not teach the
+# So this deep network is much like an ensemble of shallower ones (Veit and others). The skips did not teach the
 # gradient to survive 29 layers: they gave it a way not to go through them.
 #
 # ## 9. When it lies
@@ -766,7 +779,7 @@ for name in ("layer9.linear", "layer10.linear", "layer11.linear", "layer12.linea
 #
 # ### A norm has no direction
 #
-# Batch norm's curve looked better than that of the skips, and the network learned less. Ask for more than the
+# With batch norm alone every layer got a gradient, and the network learned little. Ask for more than the
 # length: move each digit by a tiny bit of noise and compare the **direction** of the gradient with respect to
 # the input. Nearby digits ought to ask for similar changes. A cosine of 1 means the same direction, 0 unrelated.
 
@@ -820,33 +833,33 @@ plots.curve(
 # A flat line at 1.0, while the loss is in the thousands. Log the norm **before** clipping, and count how
 # often it was cut. Here: in every single step.
 #
-# ### Dead units: a curve that looks only a little low
+# ### Dead units: norms like any other
 #
-# Some ReLUs are off for every digit from the start. A rate that is too large pushes more of them there. The
-# slope of such a unit is 0 for every digit, so its own weights get no gradient that could bring it back:
+# Some ReLUs are off for every digit from the start, and too large a rate pushes more of them there. The slope of
+# such a unit is 0 for every digit, so its own weights get no gradient that could bring it back. Train one
+# network twice, at a usual rate and at fifty times that:
 
 
 # %%
 def dead_units(net):
     """Per hidden layer, the number of its 48 units that are 0 for all digits."""
-    names = [f"layer{i}" for i in range(1, 11)]
-    with capture(net, names) as kept, torch.no_grad():
+    with capture(net, ["layer1", "layer2", "layer3", "layer4"]) as kept, torch.no_grad():
         net(X)
-    return [(kept[name].amax(dim=0) == 0).sum().item() for name in names]
+    return [(h.amax(dim=0) == 0).sum().item() for h in kept.values()]
 
-
-ten = flow.deep_mlp(10, 48, "relu", n_inputs=64, n_outputs=10)
-print("dead before:", dead_units(ten))
-losses = fit(ten, epochs=2, rate=1.0, method=torch.optim.SGD)
-print("dead after: ", dead_units(ten), f"loss {losses[-1]:.2f}")
 
 # %%
-norms = flow.gradient_norms(ten, X[first], y[first], F.cross_entropy)
-print("norms by layer:", " ".join(f"{norm:.2f}" for norm in norms.values()))
+for rate in (0.001, 0.05):
+    four = flow.deep_mlp(4, 48, "relu", n_inputs=64, n_outputs=10)
+    before = dead_units(four)
+    fit(four, epochs=5, rate=rate)
+    norms = flow.gradient_norms(four, X[first], y[first], F.cross_entropy)
+    print(f"rate {rate}: dead units {before} -> {dead_units(four)} of 48 in each layer")
+    print("   norms by layer:", " ".join(f"{norm:.2f}" for norm in norms.values()))
 
 # %% [markdown]
-# No layer is at 0, and nothing in this line alarms you. The units that are left carry the norm; the dead ones are
-# averaged away. Count units, not only layers.
+# Both lines of norms look alike, and in the second network about half of all units are gone. The units that are
+# left carry the norm of their layer. Count units, not only layers.
 
 # %%
 quiz("gradient_flow.q_norm")
@@ -854,14 +867,15 @@ quiz("gradient_flow.q_norm")
 # %% [markdown]
 # ## 10. Play
 #
-# Now watch it. Two classes of points in the plane; each small square is what one neuron says about the whole
-# plane (red positive, blue negative). Tab moves between the controls, the arrow keys change one, Space presses
-# a button. It trains while you go on working: run another cell, and it keeps going.
+# Now watch it. Two classes of points in the plane, red squares and blue disks; the hollow ones are held out. Each
+# small square is what one neuron says about the whole plane (red positive, blue negative). Tab moves between the
+# controls, the arrow keys change one, Space presses a button. It trains while other cells run.
 #
 # 1. Press **Train**, wait, press **Stop**. Which layer still shows straight lines?
-# 2. Ten layers, sigmoid, no skips. Train. Then tick *residual*.
+# 2. Ten layers, sigmoid, no skips. Compare the gradients of the first and the last layer, in the line above the
+#    picture. Train. Then tick *residual*.
 # 3. Three layers of ReLU, learning rate 10. A crossed-out square is a neuron that is 0 everywhere: dead.
-# 4. Ten layers of ReLU with *residual*, learning rate 1. Read the line above the picture.
+# 4. Ten layers of ReLU with *residual*, learning rate 1. What does the line say now?
 
 # %%
 widgets.playground("moons", depth=3, width=6, activation="tanh")

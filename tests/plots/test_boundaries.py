@@ -76,6 +76,13 @@ def test_points_lie_where_they_are() -> None:
     assert drawn(X=[[2.5, 0.0]], y=[0]).tobytes() == drawn().tobytes()  # outside
 
 
+def test_the_decision_is_paler_than_the_points_on_it() -> None:
+    x, y = LEFT + LARGE * 3 // 4, TOP + LARGE // 4
+    page = drawn(X=[[1.0, 1.0]], y=[1])  # a red point where the decision is red
+    point, ground = sum(page.getpixel((x, y))), sum(page.getpixel((x, y - 8)))
+    assert ground > point + 200
+
+
 def test_classes_differ_in_shape_too() -> None:
     x, y = LEFT + LARGE // 2, TOP + LARGE // 2
     corners = [drawn(X=[[0.0, 0.0]], y=[label]).getpixel((x - 3, y - 3)) for label in (0, 1)]

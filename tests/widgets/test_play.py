@@ -109,6 +109,19 @@ def test_a_diverging_loss_is_said_in_words_and_drawn() -> None:
     assert "learning rate 10" in training.words()
     assert training.png().startswith(b"\x89PNG")
     assert "no longer a number" in training.picture().alt
+    assert training.gradient_words() == ""
+
+
+def test_the_gradients_of_the_first_and_the_last_layer_are_said() -> None:
+    training = Training(Settings(depth=4))
+    logits = training.net(training.X[:200])
+    loss = torch.nn.functional.cross_entropy(logits, training.y[:200])
+    weights = [training.net[i].linear.weight for i in (0, 3)]
+    first, last = (grad.norm().item() for grad in torch.autograd.grad(loss, weights))
+    said = training.gradient_words()
+    assert said == f"Norm of the gradient: {first:.2g} in layer 1, {last:.2g} in layer 4."
+    assert Training(Settings(depth=1)).gradient_words().endswith("in layer 1.")
+    assert said in Parts(explorer(Settings(depth=4))).status.value
 
 
 def test_the_picture_says_what_it_shows() -> None:

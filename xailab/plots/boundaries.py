@@ -20,6 +20,7 @@ CELL = 36  # pixels of one neuron's map
 LARGE = 288  # pixels of the decision
 _GAP, _TOP, _DPI = 4, 18, 96
 _EDGE = "#cccccc"
+_PALE = 1.8  # scale of the decision: paler than the points on it, so that hollow ones look hollow
 
 
 def raster(
@@ -61,7 +62,7 @@ def raster(
         for j, values in enumerate(maps):
             _draw_neuron(page, pen, values, (x, _TOP + j * (CELL + _GAP)))
     pen.text((left, 2), "decision and points", fill=INK, font=_font(11))
-    page.paste(_colored(plane, LARGE, 1.0), (left, _TOP))
+    page.paste(_colored(plane, LARGE, _PALE), (left, _TOP))
     _draw_points(pen, points / extent, classes, hollow, (left, _TOP))
     return page
 

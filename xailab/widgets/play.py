@@ -22,7 +22,7 @@ from xailab import plots
 from xailab.core import capture, frozen
 from xailab.core.scores import graph
 from xailab.data.planes import PLANES, plane
-from xailab.foundations.gradient_flow import ACTIVATIONS, deep_mlp
+from xailab.foundations.gradient_flow import ACTIVATIONS, deep_mlp, gradient_norms
 from xailab.widgets.show import frame, show
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ class Training:
             extent=EXTENT,
             held_out=self._held_out(),
             title=self.words(),
-            alt=f"{self._setting_words()} {self.words()} {self._area_words(decision)}",
+            alt=f"{self._setting_words()} Trained like this it reaches: {self.words()} "
+            f"{self.gradient_words()} {self._area_words(decision)}",
         )
 
     def words(self) -> str:
@@ -212,6 +213,15 @@ class Training:
             f"Epoch {self.epoch}: loss {self.loss:.3f}, right on {train:.0%} of the points trained "
             f"on and {held_out:.0%} of those held out."
         )
+
+    def gradient_words(self) -> str:
+        """Say how much gradient the first and the last hidden layer get; "" once it diverged."""
+        if self.diverged:
+            return ""
+        x, y = self.X[:_TRAIN], self.y[:_TRAIN]
+        norms = list(gradient_norms(self.net, x, y, F.cross_entropy).values())[:-1]
+        last = f", {norms[-1]:.2g} in layer {len(norms)}" if len(norms) > 1 else ""
+        return f"Norm of the gradient: {norms[0]:.2g} in layer 1{last}."
 
     def _setting_words(self) -> str:
         s = self.settings
@@ -423,5 +433,7 @@ def _status(player: Player) -> str:
     state = "Training. " if player.running else "Stopped. " if player.training.epoch else ""
     if not player.running and player.training.epoch >= LAST_EPOCH:
         state = f"Stopped after {LAST_EPOCH} epochs; Reset begins anew. "
-    text = player.trouble or state + player.training.words()
-    return f"<div role='status' aria-live='polite'>{escape(text)}</div>"
+    lines = [player.trouble or state + player.training.words()]
+    lines += [] if player.trouble else [player.training.gradient_words()]
+    text = "<br>".join(escape(line) for line in lines if line)
+    return f"<div role='status' aria-live='polite'>{text}</div>"

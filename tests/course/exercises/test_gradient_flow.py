@@ -53,6 +53,10 @@ def chain(
         (chain(pick=slice(-1, None)), "the last layer alone"),
         (chain(order=-1), "from the last to the first"),
         (chain(factor=lambda w, b, z, h: h, join=lambda f: f[-1]), "the value at the end"),
+        (chain(pick=slice(0, 1)), "the first layer alone"),
+        (chain(factor=lambda w, b, z, h: w * (1 - h)), "1 - h was taken"),
+        (chain(factor=lambda w, b, z, h: w * (1 - np.tanh(b) ** 2)), "the weight belongs inside"),
+        (lambda weights, x: np.prod([w * (1 - np.tanh(w * x) ** 2) for w in weights]), "given x"),
         (lambda weights, x: -by_autograd(weights, x), "wrong sign"),
         (lambda weights, x: None, "None"),
     ],
@@ -170,6 +174,14 @@ def test_report_accepts_the_model_answer_and_another():
     same as gradient size: two layers can trade a factor while the output stays. I would ablate the
     upper layers one at a time on held-out data before I believe that they are useless."""
     assert_accepted("gradient_flow.report", own)
+
+
+def test_report_is_not_satisfied_by_its_words_in_another_sense():
+    vague = """A network with 50 hidden layers is difficult to train and many factors play a role,
+    for example the learning rate and the data. I would try several seeds, measure the loss and use
+    batch norm and skips to be sure that the training is stable and that the layers can stay."""
+    assert_rejected("gradient_flow.report", vague, "Where was the norm of 1.0 read")
+    assert_rejected("gradient_flow.report", CLIPPED + vague, "Is a large gradient an important")
 
 
 @pytest.mark.parametrize(
