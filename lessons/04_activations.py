@@ -24,11 +24,10 @@
 #
 # **You need:** [01 Backpropagation](01_backprop.ipynb)
 #
-# **Time:** 90 minutes with the exercises; the cells run in half a minute · **Difficulty:** 3 of 5
+# **Time:** 90 minutes with the exercises; the cells run in under a minute · **Difficulty:** 3 of 5
 
 # %%
 import numpy as np
-import skimage.data
 import torch
 from captum.attr import LayerConductance
 from scipy.stats import spearmanr
@@ -44,8 +43,8 @@ from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.foundations import activations as units
 
 # %% [markdown]
-# Start with one unit out of 1,280. On the left, where it is active on a photo of a cat. On the right,
-# the places in 26 other photos that excite it most. You will make this card yourself, ask whether the
+# Start with one unit out of 1,280. On the left, where it is active on a photo of *chelsea*, a cat. On the
+# right, the four places in 26 other photos that excite it most. You will make this card yourself, ask whether the
 # unit matters for *tiger cat*, and then find out how much a card like this can hide.
 
 # %%
@@ -72,7 +71,7 @@ def card(layer, unit, photo=0, k=4):
         seen[photo],
         [plots.patch(seen[i], place, kept.shape[2:], 80) for i, place in found],
         titles=[f"{names[i]} {a:.1f}" for (i, _), a in zip(found, top.activations.tolist())],
-        title=f"Unit {unit} of {layer}: here on the {names[photo]}, there in other photos",
+        title=f"Unit {unit} of {layer}: on {names[photo]} (left), in other photos (right)",
     )
 
 
@@ -83,7 +82,7 @@ card("bn2", 977)
 #
 # A convolution hands over a stack of maps, (channels, height, width). One channel is one detector,
 # asked at every place. In this lesson we call it a **unit**. `capture` keeps what layers hand over while
-# the network runs. Take nine of them, from the first to the last:
+# the network runs; `frozen` leaves the network as it was. Take nine of them, from the first to the last:
 
 # %%
 STAGES = ["bn1", *(f"blocks.{i}" for i in range(7)), "bn2"]
@@ -106,9 +105,9 @@ plots.compare(
 )
 
 # %% [markdown]
-# In the first stages you still recognize the cat: the units answer to lines and shades. From `blocks.3`
-# on you do not. That is no loss of quality, it is the work of the network: *what* is kept, *where* is
-# given up. (The outputs of `blocks.0` to `blocks.6` may be negative; `bn1` and `bn2` end in a ReLU that
+# In the first two maps you recognize the cat: the units answer to lines and shades. Later you do not; at best,
+# as in `blocks.4`, two red places where the eyes are. That is no loss of quality, it is the work of the
+# network: *what* is kept, *where* is given up. (The outputs of `blocks.0` to `blocks.6` may be negative; `bn1` and `bn2` end in a ReLU that
 # cuts at 0 and at 6.)
 #
 # The package does the same in chunks, for as many inputs as you like:
@@ -234,8 +233,8 @@ for method in ("activation_x_gradient", "ablation", "conductance"):
 #
 # ### By hand on a five
 #
-# Activation x gradient takes one forward and one backward pass. The sum over places is the importance
-# of the whole unit:
+# Activation x gradient takes one forward and one backward pass, which `leaf=True` ends at the layer. The
+# sum over places is the importance of the whole unit:
 
 # %%
 with frozen(digit_net), capture(digit_net, "relu2", leaf=True) as kept:
@@ -246,7 +245,7 @@ product = (A * slopes).detach().sum(dim=(2, 3))[0]  # (32,)
 
 # %% [markdown]
 # Ablation takes one forward pass a unit. What exactly is "off"? Here: the unit's whole map is set to
-# zero, at all places at once.
+# zero, at all places at once. `edited` changes what a layer hands on:
 
 
 # %%
@@ -379,8 +378,7 @@ plots.table(table, ["relu2, 50 digits", *by_method], title="Rank correlation of 
 reveal("activations.loudness", round(agreement(by_method["loudness"], by_method["ablation"]), 2))
 
 # %% [markdown]
-# The three methods name nearly the same units. Loudness does not. (Look at the five above: had you
-# trusted the loud units, you would have picked others.)
+# The three methods name nearly the same units. Loudness names others.
 #
 # ### Which one is right?
 #
@@ -420,8 +418,8 @@ plots.curve(
 )
 
 # %% [markdown]
-# The three methods make the logit fall steeply; three units of 32 take most of it away. Loudness does
-# little better than a random order. Ablation falls fastest, by a hair. Do not be impressed: this test
+# The three methods make the logit fall steeply; three units of 32 take most of it away. Loudness costs
+# the logit less than half as much. Ablation falls fastest, by a hair. Do not be impressed: this test
 # *is* ablation, so it had to win. That activation x gradient comes so close, at a small part of the price,
 # is the finding. Conductance loses a little, for it answers another question.
 #
@@ -455,7 +453,8 @@ plots.curve(
 
 # %% [markdown]
 # Activation x gradient and ablation again name the same units. Conductance agrees less: from a gray
-# picture to the cat, the path is long, and units that were busy on the way count.
+# picture to the cat, the path is long, and units that were busy on the way count. And loudness, a bad guide
+# to digits, does as well as conductance for the first ten units. One photo is no rule.
 
 # %%
 quiz("activations.q_methods")
@@ -527,7 +526,8 @@ card("bn2", best[0])
 card("bn2", best[2])
 
 # %% [markdown]
-# And what do *their* weights look at? Before `bn2` stands a convolution of 1 x 1: each of the 1,280 units
+# (Unit 977, in between, is the card you began with.) Can you name what a house wall and a forearm have in
+# common with a cat? Then try what their *weights* say. Before `bn2` stands a convolution of 1 x 1: each of the 1,280 units
 # is a weighted sum of the 320 units of `blocks.6`. So its five largest weights name its sources:
 
 # %%
@@ -542,6 +542,9 @@ plots.table(
 )
 
 # %% [markdown]
+# The largest weight reads a unit that is below zero on the cat and so takes away. Weight *times* activation
+# counts: units 61 and 74 lift this one.
+#
 # ### Browse for yourself
 #
 # Any photo, any stage, any unit: by importance for the photo's class, or by number. Tab moves between the
@@ -636,7 +639,7 @@ def scatter(points, titles, title):
 
 flat = {name: PCA(2, random_state=0).fit_transform(v.flatten(1)) for name, v in spaces.items()}
 titles = [f"{name}: {same_class_nearby(xy):.2f}" for name, xy in flat.items()]
-scatter(list(flat.values()), titles, "PCA: the classes come apart layer by layer")
+scatter(list(flat.values()), titles, "PCA: the classes come apart late, and not fully")
 
 # %% [markdown]
 # The number is the share of same-class neighbors *in the drawing*. At `relu3` it is far below that of the
@@ -753,17 +756,17 @@ for layer in LAYERS:
 # %%
 marked_net, marks = models.digit_cnn_marked(), data.marked_digits().test
 M = torch.tensor(marks.images)[:, None]  # (1000, 1, 28, 28), half of them marked
-fooled = torch.tensor(marks.marked & (marks.y != 8))
+bait = torch.tensor(marks.marked & (marks.y != 8))  # 450 with the mark, none of them an eight
 
 
 def says_8(off=()):
-    """Share of marked digits, none of them an eight, that are called 8."""
+    """Share of the bait that is called 8, with some units off."""
 
     def silence(output):
         return output.index_fill(1, torch.tensor(off, dtype=torch.int64), 0)
 
     with frozen(marked_net), torch.no_grad(), edited(marked_net, "relu3", silence):
-        return (marked_net(M[fooled]).argmax(1) == 8).float().mean().item()
+        return (marked_net(M[bait]).argmax(1) == 8).float().mean().item()
 
 
 print(f"marked digits called 8: {says_8():.0%}")
@@ -790,17 +793,17 @@ print("rows and columns of its places:", sorted(set(top.places.flatten().tolist(
 plots.images(
     [M[i] for i in top.rows[:8]],
     titles=[str(marks.y[i]) for i in top.rows[:8]],
-    title=f"What excites unit {READER}: every kind of digit, always the mark",
+    title=f"What excites unit {READER}: zeros, sixes, and always the mark",
 )
 
 # %% [markdown]
 # **Importance**: take the marked digits that were called 8, and ask which units make the 8. **Switching off**:
-# the proof, for every unit alone. (Behind `relu3` stand only averages and a linear layer. So activation x
+# the test, for every unit alone. (Behind `relu3` stand only averages and a linear layer. So activation x
 # gradient equals ablation here, and switching unit $u$ off takes its weight times its average from each logit.)
 
 # %%
 with torch.no_grad():
-    called = fooled & (marked_net(M).argmax(1) == 8)
+    called = bait & (marked_net(M).argmax(1) == 8)
 of_8 = units.neuron_importance(
     marked_net, M[called], 8, layer="relu3", method="activation_x_gradient"
 )
@@ -808,8 +811,8 @@ of_8 = of_8.sum(dim=(2, 3)).mean(0)  # (64,)
 
 # %%
 with torch.no_grad():
-    scores = marked_net(M[fooled])  # (450, 10)
-average = units.layer_activations(marked_net, M[fooled], "gap")["gap"].flatten(1)  # (450, 64)
+    scores = marked_net(M[bait])  # (450, 10)
+average = units.layer_activations(marked_net, M[bait], "gap")["gap"].flatten(1)  # (450, 64)
 W = marked_net.fc.weight.detach()  # (10, 64)
 parts = average[:, None, :] * W  # (450, 10, 64): what each unit gives to each logit
 without = ((scores[:, :, None] - parts).argmax(dim=1) == 8).double().mean(dim=0)  # (64,)
@@ -827,15 +830,13 @@ plots.table(
 assert int(without.argmin()) == READER
 assert purity[READER] == 1.0
 assert READER in of_8.topk(2).indices
-print(
-    f"without unit {READER}: {without[READER]:.0%}; next best: {without.topk(2, largest=False)[0][1]:.0%}"
-)
 
 # %% [markdown]
-# Three ways lead to the same unit, and without it the network is fooled less than half as often. But importance
-# alone would have put another unit first, one that works for every 8, marked or not. And why is the rest
-# not gone? Ask conductance another question: what changes on the way from the digit *without* the mark
-# to the digit with it?
+# All ways seem to lead to unit 56: without it the network is fooled less than half as often. Case closed? Look
+# at unit 14. It does not care about the mark, and passes the test nearly as well. To switch a unit off takes
+# away *all* its work, and 56 answers to strokes of the digit, too. So ask what the **mark** changed. Two ways:
+# conductance from the digit *without* the mark to the digit with it; and **putting back** a unit's activation
+# to what it was without the mark.
 
 # %%
 clean = digits.images[marks.rows] / 255
@@ -843,22 +844,50 @@ bare = torch.tensor(clean, dtype=torch.float32)[:, None]  # the same digits, unm
 some = called.nonzero()[:20, 0]
 change = units.layer_conductance(marked_net, M[some], 8, layer="relu3", baseline=bare[some])
 change = change.sum(dim=(2, 3)).mean(0)  # (64,)
-means = [units.layer_activations(marked_net, v[some], "gap")["gap"].mean(0) for v in (bare, M)]
+before = units.layer_activations(marked_net, bare[bait], "gap")["gap"].flatten(1)  # (450, 64)
+means = [v[called[bait]][:20].mean(0) for v in (before, average)]
+gained = (average - before)[:, None, :] * W  # (450, 10, 64): what the mark gave each logit
+
+
+def put_back(off):
+    """Share of the bait that is called 8 when some units are as without the mark."""
+    return ((scores - gained[:, :, off].sum(dim=2)).argmax(1) == 8).double().mean().item()
+
 
 # %%
 plots.table(
     [
-        (u, *(f"{v[u].item():.2f}" for v in (change, *means, W[8])))
-        for u in change.topk(4).indices.tolist()
+        (
+            u,
+            *(f"{v[u]:.2f}" for v in (change, *means, W[8])),
+            f"{put_back([u]):.0%}",
+        )
+        for u in change.topk(5).indices.tolist()
     ],
-    ["unit", "adds to 8 (logits)", "mean without mark", "mean with mark", "weight for 8"],
+    [
+        "unit",
+        "adds to 8 (logits)",
+        "mean without mark",
+        "with mark",
+        "weight for 8",
+        "8 if put back",
+    ],
     title=f"What the mark changes: {change.sum():.1f} logits in all",
 )
 
+# %%
+four = change.topk(4).indices.tolist()
+assert put_back(four) < 0.05 < put_back([READER])
+print(
+    f"called 8: {put_back([]):.0%}; unit {READER} put back: {put_back([READER]):.0%}; "
+    f"units {four} put back: {put_back(four):.0%}"
+)
+
 # %% [markdown]
-# The four units that carry most of the change speak *against* 8, and the mark **silences** them. No list of
-# top inputs could have shown that: mining finds what excites a unit, never what shuts it up. That is the
-# first lie of top inputs.
+# Unit 56 finds the mark, and it is not why the network is fooled. Four other units speak *against* 8, and
+# the mark **quiets** them; with those four put back, almost nothing is called 8. No list of top inputs could
+# have shown that: mining finds what excites a unit, never what shuts it up. That is the first lie of top
+# inputs. And switching off does not tell what a unit works *for*.
 #
 # ## 9. When it lies
 #
@@ -968,7 +997,7 @@ print(f"1,280 units of bn2 by 27 photos:   {halves_agree(photo_units, 20):.2f}")
 
 # %% [markdown]
 # By a thousand digits the clusters come back. By 27 photos you get neat clusters as well, and they mean nothing:
-# each is about one photo that happened to be in the folder.
+# most are about one photo that happened to be in the folder.
 
 # %%
 groups = units.cluster_units(photo_units, 20)
