@@ -217,7 +217,7 @@ def caption(answer: Any) -> None:
     expect_mentions(
         answer,
         r"ablat|switch|turn(ed|ing)?\s+([\w']+\s+){0,3}off|remov|zero|to 0|silenc|without (it|the unit)|"
-        r"knock|delet|disabl",
+        r"knock|delet|disable",
         "how would you test whether the unit matters for the decision?",
     )
     expect_mentions(
