@@ -412,7 +412,7 @@ for name, h in kept.items():
 
 # %% [markdown]
 # What the input said is gone. The gradient runs down through the same weights, so it shrinks alike; no
-# bias stops it:
+# bias stops it. (The curve levels off below layer 5 because more comes in from below there.)
 
 # %%
 plots.curve(
