@@ -1,0 +1,380 @@
+"""Attention: by hand on two tokens, by definition, against captum, and where it says nothing."""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerGradientXActivation
+from torch import Tensor, nn
+
+from tests.snapshots import Boom, Snapshot
+from xailab.attribution.attention import (
+    attention_maps,
+    attention_rollout,
+    gradient_attention,
+    head_ablation,
+)
+from xailab.core.layers import edited
+from xailab.models import (
+    DigitViT,
+    TextTransformer,
+    Vocabulary,
+    attention_layers,
+    digit_vit,
+    sms_transformer,
+)
+from xailab.models.transformers import MaskedSoftmax
+
+WORDS = Vocabulary(["<pad>", "<unk>", *"abcde"])
+CALLS = [
+    pytest.param(lambda model, x, t: attention_maps(model, x), id="attention_maps"),
+    pytest.param(gradient_attention, id="gradient_attention"),
+    pytest.param(head_ablation, id="head_ablation"),
+]
+WITH_TARGET = CALLS[1:]
+
+
+class Reader(nn.Module):
+    """Two heads that look at all positions alike and hand on 1 and 3 times what they see.
+
+    (N, T, 1) -> (N, 2): position 0's answer is 4 times the mean; the second score is minus that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = MaskedSoftmax()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        mask = torch.ones(n, t, dtype=torch.bool)
+        weights = self.softmax(x.new_zeros(n, 2, t, t), mask)
+        heads = weights @ torch.stack([x, 3 * x], 1)  # (N, 2, T, 1)
+        score = self.drop(heads.sum(1))[:, 0]
+        return torch.cat([score, -score], 1)
+
+
+def small(seed: int = 0) -> TextTransformer:
+    """Return an untrained transformer in double precision with something in every parameter."""
+    torch.manual_seed(seed)
+    model = TextTransformer(WORDS, width=8, depth=2, heads=2, n_classes=3).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+TEXTS = ["a b c d", "e a"]
+IDS = WORDS.encode(TEXTS)
+TARGETS = torch.tensor([2, 0])
+X = torch.tensor([[[1.0], [2.0], [3.0]]])
+
+
+# --- maps
+
+
+def test_maps_are_rows_of_shares_and_padding_gets_none() -> None:
+    maps = attention_maps(small(), IDS)
+    assert [tuple(weights.shape) for weights in maps] == [(2, 2, 5, 5)] * 2
+    for weights in maps:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 5).double())
+        assert weights[1, :, :, 3:].abs().max() == 0
+        assert not weights.requires_grad
+
+
+@torch.no_grad()
+def test_maps_are_those_of_the_formula() -> None:
+    """The first block's weights, from its queries and keys."""
+    model = small()
+    rows = model.embed(IDS[:1])
+    rows = torch.cat([model.encoder.token, rows], 1) + model.encoder.positions[:, :5]
+    block = model.encoder.blocks[0]
+    normed = block.norm1(rows)
+    q, k = block.attention.query(normed), block.attention.key(normed)
+    for head, part in enumerate((slice(0, 4), slice(4, 8))):
+        want = (q[..., part] @ k[..., part].mT / 4**0.5).softmax(-1)
+        torch.testing.assert_close(attention_maps(model, IDS[:1])[0][:, head], want)
+
+
+def test_maps_of_pictures() -> None:
+    maps = attention_maps(digit_vit(), torch.rand(2, 1, 28, 28))
+    assert [tuple(weights.shape) for weights in maps] == [(2, 4, 50, 50)] * 3
+
+
+class Library(nn.Module):
+    """Answers as a model of the transformers library does."""
+
+    def __init__(self, kept: bool = True) -> None:
+        super().__init__()
+        self.kept, self.weight = kept, nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Any = None, output_attentions: bool = False
+    ) -> Any:
+        n, t = input_ids.shape
+        mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask
+        weights = MaskedSoftmax()(self.weight.expand(n, 3, t, t), mask.bool())
+        kept = self.kept and output_attentions
+        return SimpleNamespace(attentions=(weights, weights) if kept else None)
+
+
+def test_a_library_model_takes_a_tensor_or_a_mapping() -> None:
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    first, _ = attention_maps(Library(), {"input_ids": IDS, "attention_mask": mask})
+    assert not first.requires_grad
+    assert first[1, 0, 0].tolist() == [0.5, 0.5, 0, 0]
+    assert attention_maps(Library(), IDS)[1][1, 2, 3].tolist() == [0.25] * 4
+
+
+def test_a_library_model_that_keeps_no_weights() -> None:
+    with pytest.raises(ValueError, match=r'Library returned no attentions.*"eager"'):
+        attention_maps(Library(kept=False), IDS)
+
+
+def test_bert_itself() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    config._attn_implementation = "eager"
+    bert = transformers.BertModel(config).eval()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    maps = attention_maps(bert, {"input_ids": IDS, "attention_mask": mask})
+    assert [tuple(weights.shape) for weights in maps] == [(2, 2, 4, 4)] * 3
+    assert maps[0][1, :, :, 2:].abs().max() == 0
+    assert attention_rollout(maps).shape == (2, 4, 4)
+
+
+def test_a_model_without_attention() -> None:
+    with pytest.raises(ValueError, match="Linear gives no attention weights"):
+        attention_maps(nn.Linear(2, 2), torch.ones(1, 2))
+
+
+# --- rollout
+
+
+def test_rollout_of_two_layers_by_hand() -> None:
+    """Heads of layer 1: stay and swap, mean 1/2; those of layer 2 both look at the first token.
+
+    With the residual: A1 = [[3/4, 1/4], [1/4, 3/4]], A2 = [[1, 0], [1/2, 1/2]];
+    A2 A1 = [[3/4, 1/4], [1/2, 1/2]] (the other order would begin with 7/8).
+    """
+    stay, swap = torch.eye(2), torch.eye(2).flip(0)
+    first = torch.stack([stay, swap])[None]
+    second = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).expand(1, 2, 2, 2)
+    rolled = attention_rollout([first, second])
+    assert rolled.tolist() == [[[0.75, 0.25], [0.5, 0.5]]]
+    plain = attention_rollout([first, second], residual=False)
+    assert plain.tolist() == [[[0.5, 0.5], [0.5, 0.5]]]
+
+
+def test_rollout_is_the_formula_written_with_loops() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 2, 4, 5, 5, generator=generator, dtype=torch.float64).softmax(-1)
+    rolled = attention_rollout(maps)
+    for n in range(2):
+        shares = [[float(i == j) for j in range(5)] for i in range(5)]
+        for layer in range(3):
+            mean = [[sum(maps[layer, n, :, i, j].tolist()) / 4 for j in range(5)] for i in range(5)]
+            raw = [[0.5 * mean[i][j] + 0.5 * (i == j) for j in range(5)] for i in range(5)]
+            shares = [
+                [sum(raw[i][k] * shares[k][j] for k in range(5)) for j in range(5)]
+                for i in range(5)
+            ]
+        torch.testing.assert_close(rolled[n], torch.tensor(shares, dtype=torch.float64))
+
+
+def test_rollout_hands_out_shares_and_none_to_padding() -> None:
+    rolled = attention_rollout(attention_maps(small(), IDS))
+    torch.testing.assert_close(rolled.sum(-1), torch.ones(2, 5).double())
+    assert rolled[1, :3, 3:].abs().max() == 0
+
+
+def test_rollout_does_not_know_what_the_network_makes_of_it() -> None:
+    """With another last layer the scores turn round; the rollout stays what it was."""
+    model = small()
+    before = attention_rollout(attention_maps(model, IDS))
+    model.fc.weight.data.neg_()
+    assert torch.equal(attention_rollout(attention_maps(model, IDS)), before)
+
+
+@pytest.mark.parametrize(
+    ("maps", "error", "words"),
+    [
+        ([], ValueError, r"got \[\]"),
+        ([torch.eye(2)], ValueError, r"\(N, heads, T, T\).*\(2, 2\)"),
+        ([torch.eye(2)[None], torch.eye(3)[None]], ValueError, r"\(1, 2, 2\), \(1, 3, 3\)"),
+        ([torch.ones(1, 2, 3)], ValueError, r"\(1, 2, 3\)"),
+        ([-torch.eye(2)[None]], ValueError, "sum to 1.*off by up to 2"),
+        ([torch.full((1, 2, 2), torch.nan)], ValueError, "nan"),
+        ([[[1.0]]], TypeError, "tensors"),
+    ],
+)
+def test_what_is_no_attention(maps: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        attention_rollout(maps)
+
+
+# --- attention times gradient
+
+
+def test_gradient_attention_by_hand() -> None:
+    """Weights 1/3; the score's slopes are x_j in head 0 and 3 x_j in head 1, in row 0 alone."""
+    (first,) = gradient_attention(Reader(), X, 0)
+    want = torch.zeros(1, 2, 3, 3)
+    want[0, 0, 0] = torch.tensor([1.0, 2.0, 3.0]) / 3
+    want[0, 1, 0] = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(first, want)
+    assert first.sum().item() == pytest.approx(4 * 2)  # linear in the weights: the score itself
+    (other,) = gradient_attention(Reader(), X, 1)
+    torch.testing.assert_close(other, -want)
+
+
+def test_gradient_attention_by_finite_differences() -> None:
+    model, step = small(), 1e-5
+    maps = gradient_attention(model, IDS, TARGETS)
+    weights = attention_maps(model, IDS)
+    place = (0, 1, 2, 3)  # row, head, from, to
+    for i, layer in enumerate(attention_layers(model)):
+        moved = []
+        for delta in (-step, step):
+            shift = torch.zeros_like(weights[i])
+            shift[place] = delta
+            with torch.no_grad(), edited(model, layer, lambda w, shift=shift: w + shift):
+                moved.append(model(IDS)[0, TARGETS[0]].item())
+        slope = (moved[1] - moved[0]) / (2 * step)
+        assert maps[i][place].item() == pytest.approx(
+            slope * weights[i][place].item(), rel=1e-5, abs=1e-9
+        )
+        assert (maps[i][place] != 0) == (i == 0)
+
+
+def test_gradient_attention_equals_captum() -> None:
+    model = small()
+    for i, layer in enumerate(attention_layers(model)):
+        method = LayerGradientXActivation(model, model.get_submodule(layer))
+        want = method.attribute(IDS, target=TARGETS)
+        got = gradient_attention(model, IDS, TARGETS)[i]
+        torch.testing.assert_close(got, want.detach(), rtol=0, atol=1e-12)
+
+
+def test_much_attention_that_nothing_reads_counts_for_nothing() -> None:
+    """Every row of the last layer sums to 1, but only the class token's reaches the score."""
+    model = sms_transformer()
+    ids = model.encode(["WIN a free prize now"])
+    last = gradient_attention(model, ids, 1)[-1]
+    assert attention_maps(model, ids)[-1][:, :, 1:].sum() == pytest.approx(4 * 5, rel=1e-5)
+    assert last[:, :, 1:].abs().max() == 0
+    assert last[:, :, 0].abs().max() > 0
+
+
+# --- heads
+
+
+def test_head_ablation_by_hand() -> None:
+    """Of the score 1 * 2 + 3 * 2 the first head brings 2, the second 6."""
+    x = torch.cat([X, 2 * X])
+    assert head_ablation(Reader(), x, 0).tolist() == [[[2, 6]], [[4, 12]]]
+    assert head_ablation(Reader(), x, torch.tensor([0, 1])).tolist() == [[[2, 6]], [[-4, -12]]]
+
+
+@torch.no_grad()
+def test_head_ablation_equals_cutting_the_heads_wires() -> None:
+    """A head whose columns of the output layer are zero says nothing."""
+    model = small()
+    got = head_ablation(model, IDS, TARGETS)
+    rows = torch.arange(2)
+    for layer in range(2):
+        for head in range(2):
+            cut = copy.deepcopy(model)
+            wires = cut.encoder.blocks[layer].attention.output.weight
+            wires[:, 4 * head : 4 * head + 4] = 0
+            want = model(IDS)[rows, TARGETS] - cut(IDS)[rows, TARGETS]
+            torch.testing.assert_close(got[:, layer, head], want)
+
+
+def test_batch_size_and_batch_do_not_change_the_answer() -> None:
+    model = small()
+    want = head_ablation(model, IDS, TARGETS)
+    for batch_size in (1, 7):
+        got = head_ablation(model, IDS, TARGETS, batch_size=batch_size)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    alone = head_ablation(model, IDS[1:, :2], 0)
+    torch.testing.assert_close(alone, want[1:], rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="batch_size"):
+        head_ablation(model, IDS, TARGETS, batch_size=0)
+
+
+def test_layers_with_different_heads() -> None:
+    model = small()
+    model.encoder.blocks[1].attention.heads = 4
+    with pytest.raises(ValueError, match=r"same number of heads, got \[2, 4\]"):
+        head_ablation(model, IDS, 0)
+
+
+# --- what all of them promise
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_nothing_is_left_behind(call: Any) -> None:
+    for model, x in ((small().train(), IDS), (Reader(), X.clone().requires_grad_())):
+        before = Snapshot(model, x)
+        call(model, x, 0)
+        before.check()
+        model.register_forward_hook(_boom)
+        before = Snapshot(model, x)
+        with pytest.raises(Boom):
+            call(model, x, 0)
+        before.check()
+
+
+def _boom(*_: Any) -> None:
+    raise Boom
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_training_mode_and_grad_mode_make_no_difference(call: Any) -> None:
+    want = call(Reader().eval(), X, 0)
+    with torch.inference_mode():
+        got = call(Reader().train(), X, 0)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one.clone(), other)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [(3, ValueError, r"0\.\.2.*3"), (None, ValueError, "3 outputs"), (1.0, TypeError, "float")],
+)
+@pytest.mark.parametrize("call", WITH_TARGET)
+def test_bad_targets(call: Any, target: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(small(), IDS, target)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "error", "words"),
+    [
+        (small(), ["a b"], TypeError, "list"),
+        (small(), IDS[0], ValueError, r"\(N, T\), got shape \(4,\)"),
+        (small(), IDS[:0], ValueError, r"\(0, 4\)"),
+        (small(), torch.full((1, 3), 99), ValueError, r"0\.\.6, got 99"),
+        (DigitViT(), torch.full((1, 1, 28, 28), torch.nan), ValueError, "784 values"),
+    ],
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_bad_inputs(call: Any, model: Any, x: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(model, x, 0)
+
+
+@pytest.mark.parametrize("call", WITH_TARGET)
+def test_bad_models(call: Any) -> None:
+    with pytest.raises(ValueError, match="no layer that gives attention weights"):
+        call(nn.Linear(2, 2), torch.ones(1, 2), 0)
+    with pytest.raises(TypeError, match="function"):
+        call(lambda x: x, torch.ones(1, 2), 0)
