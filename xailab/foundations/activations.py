@@ -377,7 +377,7 @@ def _activation_x_gradient(
 
     def products(chunk: range) -> Tensor:
         rows = slice(chunk.start, chunk.stop)
-        wanted = None if target is None else targets[rows]
+        wanted: Any = None if target is None else targets[rows]
         activation, slopes = layer_gradient(model, x[rows], wanted, layer)
         return activation * slopes
 
