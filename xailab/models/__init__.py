@@ -6,6 +6,7 @@ from typing import Any
 _HOMES = {
     "Pretrained": "imagenet",
     "pretrained": "imagenet",
+    "folded": "imagenet",
     "normalize": "imagenet",
     "card": "shipped",
     "DigitCNN": "digits",
@@ -19,6 +20,8 @@ _HOMES = {
     "GRUClassifier": "sequences",
     "sms_gru": "sequences",
     "Vocabulary": "texts",
+    "ToneCNN": "tones",
+    "tone_cnn": "tones",
     "alexnet": "small_images",
     "conv_output_size": "small_images",
     "resnet": "small_images",

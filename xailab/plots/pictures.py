@@ -159,14 +159,20 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 
 def _encodings(figure: Figure, dpi: int, photo: bool) -> Iterator[bytes]:
-    """Yield ever smaller PNGs at one resolution: all colors first, then palettes."""
+    """Yield ever smaller PNGs at one resolution: all colors first, then palettes.
+
+    If the smallest palette gives too large a file, the others are left out.
+    """
     full = _rendered(figure, "png", dpi=dpi, metadata={"Software": None})
     yield full
     image = Image.open(io.BytesIO(full)).convert("RGB")
     # Maximum coverage keeps the few pixels of a color bar, which the median cut would sacrifice.
     cut = Image.Quantize.MEDIANCUT if photo else Image.Quantize.MAXCOVERAGE
-    for colors in _COLORS:
-        yield _palette_png(image, colors, cut)
+    least = _palette_png(image, _COLORS[-1], cut)
+    if len(least) <= BYTES:
+        for colors in _COLORS[:-1]:
+            yield _palette_png(image, colors, cut)
+    yield least
 
 
 def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -179,6 +185,12 @@ def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
 
 def _palette_png(image: Image.Image, colors: int, cut: Image.Quantize) -> bytes:
     buffer = io.BytesIO()
-    palette = image.quantize(colors, cut, dither=Image.Dither.NONE)
+    few: Image.Image | None = None
+    if cut == Image.Quantize.MEDIANCUT:  # all the colors of a noisy photo take ten times as long
+        sample = image.resize(
+            (max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.NEAREST
+        )
+        few = sample.quantize(colors, cut)
+    palette = image.quantize(colors, cut, palette=few, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
