@@ -191,6 +191,7 @@ def _palette_png(image: Image.Image, colors: int, cut: Image.Quantize) -> bytes:
             (max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.NEAREST
         )
         few = sample.quantize(colors, cut)
+        few.putpalette([255 if value > 250 else value for value in few.getpalette() or []])  # paper
     palette = image.quantize(colors, cut, palette=few, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
