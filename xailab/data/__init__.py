@@ -20,6 +20,9 @@ _HOMES = {
     "marked_digits": "marked",
     "mosaics": "mosaic",
     "plane": "planes",
+    "resound": "tone",
+    "spectrogram": "tone",
+    "tones": "tone",
 }
 __all__ = sorted(_HOMES)
 

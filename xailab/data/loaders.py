@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from xailab.data import images, tables, texts
+from xailab.data import images, tables, texts, tone
 from xailab.data.dataset import Dataset
 from xailab.data.public import public
 from xailab.data.registry import entry
@@ -16,6 +16,7 @@ _LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": partial(public, "mnist"),
     "cifar10": partial(public, "cifar10"),
     "sms": texts.sms,
+    "tones": tone.as_dataset,
     **tables.LOADERS,
 }
 
