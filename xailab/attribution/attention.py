@@ -7,6 +7,7 @@ says how position i mixes what it reads, and sums to 1. They are no explanation 
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -185,7 +186,7 @@ def head_ablation(
         drops = x.new_zeros(len(x), len(layers), counts[0], dtype=whole.dtype)
         for i, layer in enumerate(layers):
             for head in range(counts[0]):
-                with edited(model, layer, lambda weights, off=head: _without(weights, off)):
+                with edited(model, layer, partial(_without, head=head)):
                     drops[:, i, head] = whole - scores()
     return drops
 
