@@ -1,4 +1,6 @@
-"""xailab beside captum and pytorch-grad-cam on EfficientNet-Lite0: one photo, two threads.
+"""xailab beside captum, pytorch-grad-cam and lime: EfficientNet-Lite0, one photo, two threads.
+
+Shapley values are compared on a small network of 12 features, where all coalitions can be asked.
 
     python -m benchmarks.attribution [METHOD ...]
 
@@ -16,13 +18,16 @@ from time import perf_counter
 from typing import Any
 
 import captum.attr
+import numpy as np
 import pytorch_grad_cam
 import skimage.data
 import torch
+from lime.lime_image import LimeImageExplainer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from skimage.segmentation import slic
 from torch import Tensor, nn
 
-from xailab.attribution import cam, saliency
+from xailab.attribution import cam, lime, occlusion, paths, saliency, shapley
 from xailab.models import pretrained
 
 os.environ["TQDM_DISABLE"] = "1"
@@ -67,6 +72,65 @@ def pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
             grad_cam_zoo(pytorch_grad_cam.ScoreCAM),
             2,
         ),
+        "integrated_gradients, 50 steps": (
+            lambda: paths.integrated_gradients(model, x, TIGER_CAT),
+            lambda: captum.attr.IntegratedGradients(model).attribute(x, target=TIGER_CAT),
+            3,
+        ),
+        "occlusion, 32 / 16": (
+            lambda: occlusion.occlusion(model, x, TIGER_CAT, window=32, stride=16),
+            lambda: captum.attr.Occlusion(model).attribute(
+                x, sliding_window_shapes=(3, 32, 32), strides=(3, 16, 16), target=TIGER_CAT
+            ),
+            3,
+        ),
+        "lime_image, 1000 samples": (*lime_pair(model, x), 2),
+    }
+
+
+def lime_pair(model: nn.Module, x: Tensor) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return ours and lime's own: the same patches, samples and way to ask the network."""
+    picture = x[0].permute(1, 2, 0).double().numpy()
+    patches = slic(picture, n_segments=50, compactness=10, channel_axis=2, start_label=0)
+
+    def predict(pictures: Any) -> Any:
+        rows = torch.as_tensor(np.asarray(pictures), dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            return model(rows).numpy()
+
+    def theirs() -> Any:
+        return LimeImageExplainer(random_state=0).explain_instance(
+            picture,
+            predict,
+            labels=(TIGER_CAT,),
+            top_labels=None,
+            hide_color=0,
+            num_samples=1000,
+            segmentation_fn=lambda _: patches,
+        )
+
+    return lambda: lime.lime_image(predict, picture, TIGER_CAT, segments=patches), theirs
+
+
+def shapley_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
+    """Return the same for a small network of 12 features, where every coalition is asked."""
+    background, row = torch.zeros(1, 12), x.numpy()[0]
+
+    def predict(rows: Any) -> Any:
+        with torch.no_grad():
+            return model(torch.as_tensor(rows, dtype=torch.float32)).numpy()[:, 0]
+
+    return {
+        "shapley_values, 12 features": (
+            lambda: shapley.shapley_values(model, x, 0),
+            lambda: captum.attr.ShapleyValues(model).attribute(x, target=0),
+            1,
+        ),
+        "kernel_shap, 4094 coalitions": (
+            lambda: shapley.kernel_shap(predict, row, background.numpy()),
+            lambda: captum.attr.KernelShap(model).attribute(x, target=0, n_samples=4094),
+            1,
+        ),
     }
 
 
@@ -98,21 +162,31 @@ def main(names: list[str]) -> None:
     """Print one line per method."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
+    torch.manual_seed(0)
     net = pretrained("efficientnet_lite0")
-    x, meter = net.preprocess(skimage.data.chelsea()), Meter(net.model)
+    photo = net.preprocess(skimage.data.chelsea())
+    small = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 3))
     print("| method | xailab | peer | peer / xailab | rows | peer's rows | in forward |")
     print("|---|---|---|---|---|---|---|")
-    for name, (ours, theirs, repeats) in pairs(net.model, x).items():
-        if names and not any(name.startswith(wanted) for wanted in names):
-            continue
-        ours(), theirs()  # the first calls measure chunks and warm caches
-        runs = [(meter.run(ours), meter.run(theirs)) for _ in range(repeats)]
-        mine, other = (statistics.median(run[i][0] for run in runs) for i in (0, 1))
-        share = statistics.median(run[0][2] for run in runs)
-        rows = f"{runs[0][0][1]} | {runs[0][1][1]}"
-        print(
-            f"| {name} | {mine:.3f} s | {other:.3f} s | {other / mine:.2f} | {rows} | {share:.0%} |"
-        )
+    for model, found in (
+        (net.model, pairs(net.model, photo)),
+        (small, shapley_pairs(small, torch.randn(1, 12))),
+    ):
+        meter = Meter(model)
+        for name, pair in found.items():
+            if not names or any(name.startswith(wanted) for wanted in names):
+                print(line(name, pair, meter), flush=True)
+
+
+def line(name: str, pair: Pair, meter: Meter) -> str:
+    """Measure one pair; return its row of the table."""
+    ours, theirs, repeats = pair
+    ours(), theirs()  # the first calls measure chunks and warm caches
+    runs = [(meter.run(ours), meter.run(theirs)) for _ in range(repeats)]
+    mine, other = (statistics.median(run[i][0] for run in runs) for i in (0, 1))
+    share = statistics.median(run[0][2] for run in runs)
+    rows = f"{runs[0][0][1]} | {runs[0][1][1]}"
+    return f"| {name} | {mine:.3f} s | {other:.3f} s | {other / mine:.2f} | {rows} | {share:.0%} |"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.matrices import confusion
     from xailab.plots.pictures import Picture, picture
+    from xailab.plots.shares import beeswarm, tokens, waterfall
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
     from xailab.plots.units import evidence, patch, tiles, unit_card
@@ -25,6 +26,7 @@ _HOMES = {
     "Picture": "pictures",
     "Table": "tables",
     "bars": "charts",
+    "beeswarm": "shares",
     "boundary": "boundaries",
     "compare": "maps",
     "confusion": "matrices",
@@ -45,12 +47,15 @@ _HOMES = {
     "table": "tables",
     "tiles": "units",
     "timeline": "timelines",
+    "tokens": "shares",
+    "waterfall": "shares",
     "unit_card": "units",
 }
 __all__ = [
     "Picture",
     "Table",
     "bars",
+    "beeswarm",
     "boundary",
     "compare",
     "confusion",
@@ -71,7 +76,9 @@ __all__ = [
     "table",
     "tiles",
     "timeline",
+    "tokens",
     "unit_card",
+    "waterfall",
 ]
 
 

@@ -1,0 +1,227 @@
+"""How a score is shared out: in steps for one row, as dots for many, over the words of a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from xailab.plots.arrays import Floats, to_array
+from xailab.plots.pictures import MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.words import lead, number
+
+
+def waterfall(
+    values: Any,
+    names: Sequence[str],
+    *,
+    base: float,
+    title: str,
+    alt: str | None = None,
+    most: int = 9,
+    xlabel: str = "",
+) -> Picture:
+    """Draw how shares lead from a base to the score: one step a feature, the largest on top.
+
+    Args:
+        values: (F,) shares; base + their sum is the score.
+        names: F names.
+        base: the score with nothing known.
+        title: the finding.
+        alt: the text alternative; without it ends and largest steps are named.
+        most: how many features get a step of their own; the others make one together.
+        xlabel: what is measured, with its unit.
+
+    Raises:
+        ValueError: NaN, no value, `most` < 1, or the counts of values and names differ.
+    """
+    shares = to_array(values)
+    if shares.ndim != 1 or len(names) != len(shares) or not len(shares) or most < 1:
+        raise ValueError(
+            f"waterfall: expected as many names as values and most >= 1, got values "
+            f"{shares.shape}, {len(names)} names, {most=}"
+        )
+    steps, labels = _largest(shares, [str(name) for name in names], most)
+    ends = base + np.cumsum(steps)
+    with styled():
+        figure = new_figure(6.4, 1.1 + 0.32 * len(steps), title)
+        _draw_steps(figure.subplots(), steps, ends - steps, labels, xlabel)
+    return Picture(figure, alt or lead(title) + _steps_in_words(steps, labels, base, ends[-1]))
+
+
+def _largest(shares: Floats, names: list[str], most: int) -> tuple[Floats, list[str]]:
+    """Return the largest shares in order, and all others as one."""
+    order = np.argsort(-np.abs(shares), kind="stable")
+    rest = order[most:]
+    if len(rest) < 2:
+        return shares[order], [names[i] for i in order]
+    top = order[:most]
+    together = [*(names[i] for i in top), f"{len(rest)} others"]
+    return np.append(shares[top], shares[rest].sum()), together
+
+
+def _draw_steps(ax: Any, steps: Floats, starts: Floats, names: list[str], xlabel: str) -> None:
+    rows = np.arange(len(steps))
+    colors = [POSITIVE if step >= 0 else NEGATIVE for step in steps]
+    ax.barh(rows, steps, left=starts, color=colors, height=0.7)
+    for row, (start, step) in enumerate(zip(starts, steps, strict=True)):
+        side = 1 if step >= 0 else -1
+        ax.annotate(
+            f"{step:+.3g}",
+            (start + step, row),
+            xytext=(4 * side, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=9,
+        )
+        if row + 1 < len(steps):  # the next step begins where this one ends
+            ax.plot([start + step] * 2, [row, row + 1], color=MUTED, linewidth=0.8, zorder=0)
+    ax.set_yticks(rows, names)
+    ax.invert_yaxis()
+    ax.use_sticky_edges = False
+    ax.margins(x=0.18)  # room for the numbers, on both sides
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(xlabel)
+
+
+def _steps_in_words(steps: Floats, names: list[str], base: float, end: float) -> str:
+    said = ", ".join(f"{name} {step:+.3g}" for name, step in zip(names, steps, strict=True))
+    return f"From {number(base)} to {number(end)}: {said}."
+
+
+def beeswarm(
+    values: Any,
+    data: Any,
+    names: Sequence[str],
+    *,
+    title: str,
+    alt: str | None = None,
+    most: int = 10,
+    xlabel: str = "",
+) -> Picture:
+    """Draw one dot for each row and feature: where it lies is its share, its color its value.
+
+    Args:
+        values: (N, F) shares.
+        data: (N, F), the features' own values; dark is low, bright is high.
+        names: F names.
+        title: the finding.
+        alt: the text alternative; without it mean sizes and directions are named.
+        most: how many features are drawn, those with the largest mean absolute share.
+        xlabel: what is measured, with its unit.
+
+    Raises:
+        ValueError: NaN, no row, or shapes that do not fit.
+    """
+    shares, own = to_array(values), to_array(data)
+    if shares.ndim != 2 or shares.shape != own.shape or shares.shape[1] != len(names):
+        raise ValueError(
+            f"beeswarm: expected (N, F) shares and data and F names, got {shares.shape}, "
+            f"{own.shape}, {len(names)} names"
+        )
+    sizes = np.abs(shares).mean(0)
+    top = np.argsort(-sizes, kind="stable")[:most]
+    with styled():
+        figure = new_figure(6.4, 1.2 + 0.42 * len(top), title)
+        ax = figure.subplots()
+        for row, i in enumerate(top):
+            dots = ax.scatter(
+                shares[:, i],
+                row + _heights(shares[:, i]),
+                c=_ranks(own[:, i]),
+                cmap="cividis",
+                s=12,
+            )
+        ax.set_yticks(range(len(top)), [str(names[i]) for i in top])
+        ax.invert_yaxis()
+        ax.axvline(0, color=MUTED, linewidth=0.8)
+        ax.set_xlabel(xlabel)
+        bar = figure.colorbar(dots, ax=ax, ticks=[0, 1], pad=0.02, aspect=30)
+        bar.ax.set_yticklabels(["low", "high"])
+        bar.set_label("value of the feature", labelpad=-12)
+    said = "; ".join(_dots_in_words(str(names[i]), shares[:, i], own[:, i]) for i in top)
+    return Picture(figure, alt or lead(title) + f"{len(shares)} rows. {said}.")
+
+
+def _heights(values: Floats) -> Floats:
+    """Return how far each dot stands off its line: crowded ones fan out to both sides."""
+    bins = np.digitize(values, np.linspace(values.min(), values.max(), 40))
+    heights = np.zeros(len(values))
+    for place in np.unique(bins):
+        (crowd,) = np.nonzero(bins == place)
+        order = np.arange(len(crowd))
+        heights[crowd] = (order + 1) // 2 * np.where(order % 2, 1, -1)
+    return 0.38 * heights / max(1.0, np.abs(heights).max())
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return the share of values that are smaller: outliers must not eat up the colors."""
+    return np.searchsorted(np.sort(values), values) / max(1, len(values) - 1)
+
+
+def _dots_in_words(name: str, shares: Floats, own: Floats) -> str:
+    size = f"{name}: mean size {number(np.abs(shares).mean())}"
+    if np.ptp(own) == 0 or np.ptp(shares) == 0:
+        return size
+    along = np.corrcoef(_ranks(own), shares)[0, 1]
+    if abs(along) < 0.3:
+        return f"{size}, no clear direction"
+    return f"{size}, high values {'raise' if along > 0 else 'lower'} the score"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text with a number on every word; shown as HTML in a notebook, as text elsewhere."""
+
+    words: tuple[str, ...]
+    weights: tuple[float, ...]
+    title: str
+
+    def _repr_html_(self) -> str:
+        top = max(map(abs, self.weights)) or 1.0
+        marks = " ".join(_marked(*pair, top) for pair in zip(self.words, self.weights, strict=True))
+        return f"<p><strong>{escape(self.title)}</strong></p><p style='line-height:2.8'>{marks}</p>"
+
+    def __repr__(self) -> str:
+        pairs = zip(self.words, self.weights, strict=True)
+        return f"{self.title}\n" + " ".join(f"{word}({weight:+.2g})" for word, weight in pairs)
+
+
+def tokens(words: Sequence[str], weights: Any, *, title: str) -> Tokens:
+    """Show a text with the weight of every word above it, and its sign in the underline.
+
+    The number stands above the word, so that nothing depends on color: what speaks for the score
+    is red and underlined once, what speaks against it blue and dotted.
+
+    Args:
+        words: the words or tokens, in order.
+        weights: one number each, in units of the score.
+        title: the finding.
+
+    Raises:
+        ValueError: NaN, no word, no title, or the counts differ.
+
+    >>> tokens(["not", "bad"], [0.5, -0.25], title="Two words")
+    Two words
+    not(+0.5) bad(-0.25)
+    """
+    numbers = to_array(weights)
+    if not title.strip() or not len(words) or numbers.shape != (len(words),):
+        raise ValueError(
+            f"tokens: expected a title and a number per word, got {len(words)} words, weights "
+            f"{numbers.shape}"
+        )
+    return Tokens(tuple(map(str, words)), tuple(map(float, numbers)), title)
+
+
+def _marked(word: str, weight: float, top: float) -> str:
+    """Return one word with its number above; the deeper its color, the larger the number."""
+    strength = 0.5 * abs(weight) / top
+    color, line = ((178, 24, 43), "solid") if weight > 0 else ((33, 102, 172), "dotted")
+    style = f"background:rgba({color[0]},{color[1]},{color[2]},{strength:.2f})"
+    if weight:
+        style += f";border-bottom:2px {line} rgb{color}"
+    return f'<ruby style="{style}">{escape(word)}<rt>{weight:+.2g}</rt></ruby>'
