@@ -30,7 +30,7 @@ def test_small_steps_are_taken_together():
     [([1.0], ["a", "b"], 9), ([], [], 9), ([[1.0]], ["a"], 9), ([1.0], ["a"], 0)],
 )
 def test_waterfall_refuses(values, names, most):
-    with pytest.raises(ValueError, match="waterfall: expected|nothing to draw"):
+    with pytest.raises(ValueError, match=r"waterfall: expected|nothing to draw"):
         plots.waterfall(values, names, base=0.0, title="t", most=most)
 
 
@@ -75,5 +75,5 @@ def test_words_carry_number_sign_and_no_markup_of_their_own():
     ("words", "weights", "title"), [([], [], "t"), (["a"], [1, 2], "t"), (["a"], [1], " ")]
 )
 def test_tokens_refuse(words, weights, title):
-    with pytest.raises(ValueError, match="tokens: expected|nothing to draw"):
+    with pytest.raises(ValueError, match=r"tokens: expected|nothing to draw"):
         plots.tokens(words, weights, title=title)
