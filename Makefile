@@ -45,7 +45,7 @@ lint: check-ruff check-format check-types check-imports check-spelling ## the qu
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
 test: export XAILAB_PROGRESS = $(CURDIR)/build/progress.json # yours is not for tests to write
-test: data lint check-drift check-tests check-notebooks ## everything that CI runs
+test: data lint check-drift check-tests check-browser check-notebooks ## everything that CI runs
 
 .PHONY: lock
 lock: ## take the newest versions of everything into constraints.txt (then: make test)
@@ -88,9 +88,11 @@ check-spelling: $(DEV)
 check-drift: $(DEV)
 	@.ci/timed $(PYTHON) -m xailab build --check
 
-.PHONY: check-tests check-notebooks
+.PHONY: check-tests check-browser check-notebooks
 check-tests: $(DEV)
-	@.ci/timed $(PYTHON) -m pytest -q -n 2
+	@.ci/timed $(PYTHON) -m pytest -q -n 2 --ignore tests/browser
+check-browser: $(DEV) # alone: a browser that waits for a busy core tells nothing about the lessons
+	@.ci/timed $(PYTHON) -m pytest -q tests/browser
 check-notebooks: $(DEV) # loadfile: the cells of a notebook belong to one process, in order
 	@.ci/timed $(PYTHON) -m pytest -q -n 2 --dist loadfile -p tests.lessons.kernels \
 	  --nbval-lax --nbval-current-env notebooks solutions

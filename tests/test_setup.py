@@ -190,7 +190,8 @@ def test_make_test_runs_every_check_and_fails_if_one_does(clone):
         "--no-logo",
         "-m codespell_lib",
         "-m xailab build --check",
-        "-m pytest -q -n 2 |",
+        "-m pytest -q -n 2 --ignore tests/browser |",
+        "-m pytest -q tests/browser |",
         "--nbval-lax --nbval-current-env notebooks solutions",
     ):
         assert words in ran

@@ -37,20 +37,20 @@ class Lab(NamedTuple):
     log: Path
 
     def url(self, notebook: str) -> str:
-        """Return the address that opens one notebook."""
-        return re.sub(r"/lab\S*\?", f"/lab/tree/notebooks/{notebook}?", self.address)
+        """Return the address of one notebook, alone: a workspace remembers what was open."""
+        place = f"/lab/workspaces/{Path(notebook).stem}/tree/notebooks/{notebook}?reset&"
+        return re.sub(r"/lab\S*\?", place, self.address)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let all browser tests share one process, one lab and one time limit."""
+    """Mark all browser tests, and give them time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(600))
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Start `xailab lab` on a copy of the notebooks."""
     home = tmp_path_factory.mktemp("learner")
@@ -93,7 +93,7 @@ def address(process: subprocess.Popen, log: Path) -> str:
     raise AssertionError(f"no address after two minutes:\n{log.read_text('utf-8', 'replace')}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if not path:
@@ -134,21 +134,21 @@ STATE = """() => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def opened(chromium: Browser, lab: Lab) -> Callable[[str], Page]:
     """Return what opens a notebook on a page of its own, its kernel ready for the first cell."""
 
     def open_(notebook: str) -> Page:
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         page.goto(lab.url(notebook))
-        page.locator(".jp-Notebook").wait_for(timeout=90_000)
+        page.locator(".jp-Notebook").first.wait_for(timeout=90_000)
         await_state(page, SETTLED, 120, lab)
         return page
 
     return open_
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run_all(lab: Lab) -> Callable[[Page], None]:
     """Return what chooses Run > Run All Cells and waits till all is done."""
 
