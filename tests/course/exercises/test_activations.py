@@ -84,7 +84,7 @@ def test_importance_names_the_mistake(wrong, match):
 def test_no_two_mistakes_look_alike():
     """A slip that computes the right numbers, or another slip's, would be named wrongly."""
     module = __import__("xailab.course.exercises.activations", fromlist=["_slips"])
-    net, x = module._uneven_network(), module._two_pictures()
+    net, x = module.uneven_network(), module._two_pictures()
     slopes = net[3].weight[1].detach().reshape(1, 2, 2, 2) * (x > 0)
     found = [right(x, slopes), *module._slips(net, x, slopes).values()]
     for i, a in enumerate(found):

@@ -138,7 +138,7 @@ def test_grad_cam_names_the_mistake(wrong, match):
 def test_no_two_mistakes_look_alike():
     """A slip that computes the right map, or another slip's map, would be named wrongly."""
     module = __import__("xailab.course.exercises.cam", fromlist=["_slips"])
-    net, x = module._uneven_network(), module._two_pictures()
+    net, x = module.uneven_network(), module._two_pictures()
     gradient = net[3].weight[1].detach().reshape(1, 2, 2, 2) * (x > 0)
     right = package.grad_cam(net, x, 1, layer="0")
     found = [right, *module._slips(net, x, gradient).values()]

@@ -12,6 +12,7 @@ from xailab.course import (
     expect_words,
     question,
 )
+from xailab.course.toys import uneven_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ def importance(answer: Any) -> None:
     """Right for a batch on a network whose slopes differ from place to place; detached."""
     import torch
 
-    net, x = _uneven_network(), _two_pictures()
+    net, x = uneven_network(), _two_pictures()
     maps = x.clone()
     slopes = net[3].weight[1].detach().reshape(1, 2, 2, 2) * (maps > 0)
     want = (maps * slopes).sum((2, 3))
@@ -52,20 +53,6 @@ def importance(answer: Any) -> None:
         )
     if not torch.equal(x, maps):
         raise Mistake("the numbers are right, but your function changed x.")
-
-
-def _uneven_network() -> Any:
-    """Layer "0" hands two maps of 2 x 2 on; three classes; the slopes are the weights, or 0."""
-    import torch
-    from torch import nn
-
-    first = nn.Conv2d(2, 2, 1, bias=False)
-    first.weight.data = torch.eye(2).reshape(2, 2, 1, 1)
-    net = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
-    rows = [[9, 9, 9, 9, 9, 9, 9, 9], [4, 0, 3, 1, -2, -2, 1, -5], [1, 0, 0, 0, 2, 0, 0, 5]]
-    net[3].weight.data = torch.tensor(rows).float()
-    net[3].bias.data = torch.tensor([-1.0, 0.5, 2.0])
-    return net
 
 
 def _two_pictures() -> "Tensor":

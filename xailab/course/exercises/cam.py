@@ -13,6 +13,7 @@ from xailab.course import (
     expect_words,
     question,
 )
+from xailab.course.toys import uneven_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +105,7 @@ def grad_cam(answer: Any) -> None:
     """Right on a network whose gradient differs from place to place, for a batch, detached."""
     import torch
 
-    net, x = _uneven_network(), _two_pictures()
+    net, x = uneven_network(), _two_pictures()
     maps = x.clone()
     gradient = net[3].weight[1].detach().reshape(1, 2, 2, 2) * (maps > 0)
     alpha = gradient.mean((2, 3), keepdim=True)
@@ -119,20 +120,6 @@ def grad_cam(answer: Any) -> None:
         )
     if not torch.equal(x, maps):
         raise Mistake("the map is right, but your function changed x.")
-
-
-def _uneven_network() -> Any:
-    """A network of maps 2 x 2 x 2 and three classes; its gradients are its weights, or 0."""
-    import torch
-    from torch import nn
-
-    first = nn.Conv2d(2, 2, 1, bias=False)  # hands its input on; the maps remember their graph
-    first.weight.data = torch.eye(2).reshape(2, 2, 1, 1)
-    net = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
-    rows = [[9, 9, 9, 9, 9, 9, 9, 9], [4, 0, 3, 1, -2, -2, 1, -5], [1, 0, 0, 0, 2, 0, 0, 5]]
-    net[3].weight.data = torch.tensor(rows).float()
-    net[3].bias.data = torch.tensor([-1.0, 0.5, 2.0])
-    return net
 
 
 def _two_pictures() -> "Tensor":
