@@ -106,8 +106,8 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-# Cells that are sent before the kernel has answered once can be lost: JupyterLab then starts a
-# second kernel and waits for the first one for ever. A person waits for the page to settle, too.
+# Asked of JupyterLab itself: the page does not draw cells that are out of view, so their prompts
+# and texts cannot be relied on.
 SETTLED = """() => {
     const session = window.jupyterapp?.shell.currentWidget?.sessionContext;
     return Boolean(session?.isReady) && session.session?.kernel?.status === 'idle'
