@@ -12,6 +12,7 @@ from xailab.course.compare import (
     expect_mentions,
     expect_number,
     expect_shape,
+    expect_share,
     expect_words,
 )
 
@@ -120,3 +121,10 @@ def test_values_are_shown_short():
     assert as_text({"a": 1}) == "{'a': 1}"
     assert as_text(True) == "True"
     assert as_text(None) == "None"
+
+
+def test_a_share_may_be_neither_percent_nor_text():
+    expect_share(0.5)
+    for bad, words in ((50, "write 50% as 0.5"), ("0.5", "without quotes: 0.5"), (-0.1, "0 to 1")):
+        with pytest.raises(Mistake, match=words):
+            expect_share(bad)

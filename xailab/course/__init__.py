@@ -54,6 +54,7 @@ _HOMES = {
     "expect_mentions": "compare",
     "expect_number": "compare",
     "expect_shape": "compare",
+    "expect_share": "compare",
     "expect_words": "compare",
 }
 __all__ = sorted(_HOMES)

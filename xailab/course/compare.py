@@ -158,6 +158,15 @@ def expect_number(guess: Any, low: float, high: float, what: str = "your guess")
         raise Mistake(f"{what} should be a number from {low:g} to {high:g}, not {as_text(guess)}.")
 
 
+def expect_share(guess: Any) -> None:
+    """Raise `Mistake` unless `guess` is a share, 0 to 1; percent and quotes are named."""
+    if isinstance(guess, int | float) and 1 < guess <= 100:
+        raise Mistake(f"a share runs from 0 to 1: write {guess}% as {guess / 100:g}.")
+    if isinstance(guess, str) and guess.strip().replace(".", "", 1).isdigit():
+        raise Mistake(f"write the number without quotes: {guess.strip()}.")
+    expect_number(guess, 0, 1)
+
+
 def expect_choice(guess: Any, choices: Iterable[Any], what: str = "your guess") -> None:
     """Raise `Mistake` unless `guess` is one of `choices`."""
     allowed = list(choices)

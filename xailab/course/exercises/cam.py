@@ -9,7 +9,7 @@ from xailab.course import (
     expect_close,
     expect_detached,
     expect_mentions,
-    expect_number,
+    expect_share,
     expect_words,
     question,
 )
@@ -179,7 +179,7 @@ def _slips(net: Any, maps: "Tensor", gradient: "Tensor") -> dict[str, "Tensor"]:
 )
 def plus_plus(guess: Any) -> None:
     """A share."""
-    _expect_share(guess)
+    expect_share(guess)
 
 
 @exercise(
@@ -191,15 +191,7 @@ def plus_plus(guess: Any) -> None:
 )
 def layer(guess: Any) -> None:
     """A share."""
-    _expect_share(guess)
-
-
-def _expect_share(guess: Any) -> None:
-    if isinstance(guess, int | float) and 1 < guess <= 100:
-        raise Mistake(f"a share runs from 0 to 1: write {guess}% as {guess / 100:g}.")
-    if isinstance(guess, str) and guess.strip().replace(".", "", 1).isdigit():
-        raise Mistake(f"write the number without quotes: {guess.strip()}.")
-    expect_number(guess, 0, 1)
+    expect_share(guess)
 
 
 @exercise(

@@ -9,6 +9,7 @@ from xailab.course import (
     expect_detached,
     expect_mentions,
     expect_number,
+    expect_share,
     expect_words,
     question,
 )
@@ -40,9 +41,7 @@ def above(guess: Any) -> None:
 )
 def shift(guess: Any) -> None:
     """A share."""
-    if isinstance(guess, int | float) and 1 < guess <= 100:
-        raise Mistake(f"a share runs from 0 to 1: write {guess}% as {guess / 100:g}.")
-    expect_number(guess, 0, 1)
+    expect_share(guess)
 
 
 @exercise(

@@ -12,6 +12,7 @@ from xailab.course import (
     expect_mentions,
     expect_number,
     expect_shape,
+    expect_share,
     expect_words,
     question,
 )
@@ -218,9 +219,7 @@ def drop_one(guess: Any) -> None:
     if not isinstance(guess, list | tuple) or len(guess) != 2:
         raise Mistake("give two shares, first for the network with skips, then for the plain one.")
     for share in guess:
-        if isinstance(share, int | float) and 1 < share <= 100:
-            raise Mistake(f"a share runs from 0 to 1: write {share}% as {share / 100:g}.")
-        expect_number(share, 0, 1)
+        expect_share(share)
 
 
 @exercise(

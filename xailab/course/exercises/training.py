@@ -10,6 +10,7 @@ from xailab.course import (
     expect_mentions,
     expect_number,
     expect_shape,
+    expect_share,
     expect_words,
     question,
 )
@@ -69,7 +70,7 @@ def output_size(answer: Any) -> None:
 )
 def forgot(guess: Any) -> None:
     """A share."""
-    _expect_share(guess)
+    expect_share(guess)
 
 
 @exercise(
@@ -98,13 +99,7 @@ def stop(guess: Any) -> None:
 )
 def dice(guess: Any) -> None:
     """A share."""
-    _expect_share(guess)
-
-
-def _expect_share(guess: Any) -> None:
-    if isinstance(guess, int | float) and 1 < guess <= 100:
-        raise Mistake(f"a share runs from 0 to 1: write {guess}% as {guess / 100:g}.")
-    expect_number(guess, 0, 1)
+    expect_share(guess)
 
 
 @exercise(
