@@ -34,6 +34,51 @@ def test_waterfall_refuses(values, names, most):
         plots.waterfall(values, names, base=0.0, title="t", most=most)
 
 
+def arrows_of(picture):
+    """Return (tail, tip) of every arrow, in the order drawn."""
+    return [
+        (shape.get_xy()[5, 0], shape.get_xy()[2, 0]) for shape in picture.figure.axes[0].patches
+    ]
+
+
+def labels_of(picture):
+    return [text.get_text() for text in picture.figure.axes[0].texts]
+
+
+def test_arrows_of_both_directions_meet_at_the_score():
+    picture = plots.force([1.0, -3.0, 0.5, 0.0], list("abcd"), base=2.0, title="t")
+    assert arrows_of(picture) == [(-0.5, 0.5), (-1.0, -0.5), (3.5, 0.5)]
+    assert labels_of(picture) == ["a +1", "c +0.5", "b -3", "base 2", "score 0.5"]
+    assert picture.alt == "t. From 2 to 0.5: pushed up by a +1, c +0.5; pushed down by b -3."
+
+
+def test_small_arrows_are_taken_together_and_none_is_said():
+    picture = plots.force([4.0, 0.1, 0.2, -0.5], list("abcd"), base=0.0, title="t", most=2)
+    assert "pushed up by a +4, 2 others +0.3; pushed down by d -0.5." in picture.alt
+    still = plots.force([0.0], ["a"], base=1.0, title="t")
+    assert still.alt == "t. From 1 to 1: nothing pushes."
+
+
+def test_labels_of_many_arrows_do_not_meet_each_other_or_a_line():
+    """Eight short arrows on each side: their labels stand on lines of their own."""
+    values = [0.1 * (-1) ** i for i in range(16)]
+    names = [f"a rather long name {i}" for i in range(16)]
+    picture = plots.force(values, names, base=0.0, title="t", most=16)
+    picture.figure.draw_without_rendering()
+    (ax,) = picture.figure.axes
+    boxes = [text.get_window_extent() for text in ax.texts[:16]]
+    lines = [line.get_window_extent() for line in ax.lines[:16]]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.overlaps(line) for box in boxes for line in lines)
+    inside = picture.figure.bbox
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+
+
+def test_force_refuses():
+    with pytest.raises(ValueError, match="force: expected"):
+        plots.force([1.0], ["a", "b"], base=0.0, title="t")
+
+
 def test_dots_lie_at_their_shares_and_the_largest_feature_on_top():
     rng = np.random.default_rng(0)
     data = rng.normal(size=(30, 3))

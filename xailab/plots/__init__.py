@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.matrices import confusion
     from xailab.plots.pictures import Picture, picture
-    from xailab.plots.shares import beeswarm, tokens, waterfall
+    from xailab.plots.shares import beeswarm, force, tokens, waterfall
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
     from xailab.plots.units import evidence, patch, tiles, unit_card
@@ -35,6 +35,7 @@ _HOMES = {
     "describe_bars": "words",
     "describe_curves": "words",
     "evidence": "units",
+    "force": "shares",
     "graph": "graphs",
     "heatmap": "maps",
     "images": "maps",
@@ -64,6 +65,7 @@ __all__ = [
     "describe_bars",
     "describe_curves",
     "evidence",
+    "force",
     "graph",
     "heatmap",
     "images",

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.pictures import MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
 from xailab.plots.words import lead, number
+
+_LINE = 0.5  # height of a label in a force picture, its arrows being 1 high
 
 
 def waterfall(
@@ -36,18 +38,23 @@ def waterfall(
     Raises:
         ValueError: NaN, no value, `most` < 1, or the counts of values and names differ.
     """
-    shares = to_array(values)
-    if shares.ndim != 1 or len(names) != len(shares) or not len(shares) or most < 1:
-        raise ValueError(
-            f"waterfall: expected as many names as values and most >= 1, got values "
-            f"{shares.shape}, {len(names)} names, {most=}"
-        )
-    steps, labels = _largest(shares, [str(name) for name in names], most)
+    steps, labels = _checked("waterfall", values, names, most)
     ends = base + np.cumsum(steps)
     with styled():
         figure = new_figure(6.4, 1.1 + 0.32 * len(steps), title)
         _draw_steps(figure.subplots(), steps, ends - steps, labels, xlabel)
     return Picture(figure, alt or lead(title) + _steps_in_words(steps, labels, base, ends[-1]))
+
+
+def _checked(who: str, values: Any, names: Sequence[str], most: int) -> tuple[Floats, list[str]]:
+    """Return the steps to draw, the largest first, and what to call them."""
+    shares = to_array(values)
+    if shares.ndim != 1 or len(names) != len(shares) or not len(shares) or most < 1:
+        raise ValueError(
+            f"{who}: expected as many names as values and most >= 1, got values "
+            f"{shares.shape}, {len(names)} names, {most=}"
+        )
+    return _largest(shares, [str(name) for name in names], most)
 
 
 def _largest(shares: Floats, names: list[str], most: int) -> tuple[Floats, list[str]]:
@@ -90,6 +97,95 @@ def _draw_steps(ax: Any, steps: Floats, starts: Floats, names: list[str], xlabel
 def _steps_in_words(steps: Floats, names: list[str], base: float, end: float) -> str:
     said = ", ".join(f"{name} {step:+.3g}" for name, step in zip(names, steps, strict=True))
     return f"From {number(base)} to {number(end)}: {said}."
+
+
+def force(
+    values: Any,
+    names: Sequence[str],
+    *,
+    base: float,
+    title: str,
+    alt: str | None = None,
+    most: int = 9,
+    xlabel: str = "",
+) -> Picture:
+    """Draw the shares of one row as arrows that meet at the score: what raises it from the left.
+
+    All arrows of one direction together are as long as their sum, so the picture shows how much
+    pulls each way. The largest lie next to the score.
+
+    Args:
+        values: (F,) shares; base + their sum is the score.
+        names: F names.
+        base: the score with nothing known.
+        title: the finding.
+        alt: the text alternative; without it ends and the pushes of both directions are named.
+        most: how many features get an arrow of their own; the others make one together.
+        xlabel: what is measured, with its unit.
+
+    Raises:
+        ValueError: NaN, no value, `most` < 1, or the counts of values and names differ.
+    """
+    steps, labels = _checked("force", values, names, most)
+    end = base + steps.sum()
+    sides = [[(steps[i], labels[i]) for i in np.flatnonzero(steps * s > 0)] for s in (1, -1)]
+    lines = max(map(len, sides))
+    with styled():
+        figure = new_figure(7.2, 1.7 + 0.22 * lines, title)
+        ax = figure.subplots()
+        for side in sides:
+            _draw_pushes(ax, side, end, slant=0.015 * np.abs(steps).sum())
+        _draw_ends(ax, base, end, lines)
+        ax.set_xlabel(xlabel)
+    return Picture(figure, alt or lead(title) + _pushes_in_words(sides, base, end))
+
+
+def _draw_pushes(ax: Any, pushes: list[tuple[float, str]], end: float, slant: float) -> None:
+    """Draw the arrows of one direction from the score outwards, each with its label below.
+
+    The outermost label stands highest and all run outwards, so no line crosses a label. Tips are
+    slanted alike, so short arrows fit into each other.
+    """
+    for i, (step, label) in enumerate(pushes):
+        start = end - step
+        back = slant if step > 0 else -slant
+        upper = [(start - back, 0.5), (end - back, 0.5), (end, 0)]
+        lower = [(end - back, -0.5), (start - back, -0.5), (start, 0)]
+        color = POSITIVE if step > 0 else NEGATIVE
+        ax.fill(*zip(*upper, *lower, strict=True), color=color, edgecolor="white", linewidth=0.8)
+        below = -0.75 - _LINE * (len(pushes) - 1 - i)
+        ax.plot([end - step / 2] * 2, [0, below], color=color, linewidth=0.8, zorder=0)
+        ax.annotate(
+            f"{label} {step:+.3g}",
+            (end - step / 2, below),
+            xytext=(-3 if step > 0 else 3, 0),
+            textcoords="offset points",
+            ha="right" if step > 0 else "left",
+            va="center",
+            fontsize=9,
+            color=color,
+        )
+        end = start
+
+
+def _draw_ends(ax: Any, base: float, end: float, lines: int) -> None:
+    """Mark where the score begins and where it ends, on two heights: they may lie close."""
+    for place, height, word, style in ((base, 0.9, "base", ":"), (end, 1.5, "score", "-")):
+        ax.plot([place] * 2, [-0.6, height], color=INK, linewidth=1.2, linestyle=style)
+        ax.text(place, height, f"{word} {number(place)}", ha="center", va="bottom", fontsize=9)
+    ax.set_ylim(-0.9 - _LINE * max(0, lines - 1), 2.1)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.05)
+
+
+def _pushes_in_words(sides: list[list[tuple[float, str]]], base: float, end: float) -> str:
+    said = [
+        f"pushed {way} by " + ", ".join(f"{label} {step:+.3g}" for step, label in side)
+        for way, side in zip(("up", "down"), sides, strict=True)
+        if side
+    ]
+    return f"From {number(base)} to {number(end)}: {'; '.join(said) or 'nothing pushes'}."
 
 
 def beeswarm(
