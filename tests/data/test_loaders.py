@@ -8,7 +8,7 @@ def test_every_data_set_has_a_loader_and_no_other():
 
 
 def test_weights_are_not_loaded_as_data():
-    with pytest.raises(ValueError, match=r"holds weights: use xailab\.models\.pretrained"):
+    with pytest.raises(ValueError, match="holds weights: its card says how"):
         load("efficientnet_lite0")
 
 

@@ -48,3 +48,44 @@ def test_the_split_is_fixed_and_keeps_copies_together(sms):
     both = [letters for letters, found in sides.items() if len(found) > 1]
     assert not both
     assert len(sides) < 5100  # there are copies to be kept together
+
+
+@pytest.fixture(scope="module")
+def movies():
+    return load("movies")
+
+
+def test_as_many_sentences_as_were_rated(movies):
+    score = movies.extra["score"]
+    assert len(movies) == len(score) == 10605  # Hutto, Gilbert (2014)
+    assert (score.min(), round(score.max(), 3)) == (-3.875, 3.941)
+    assert (score == 0).sum() == 37
+    np.testing.assert_array_equal(movies.y, score > 0)
+    assert movies.y.sum() == 5242
+
+
+def test_sentences_by_name(movies):
+    found = dict(zip(movies.texts, movies.extra["score"], strict=True))
+    assert found["Effective but too tepid biopic"] == -0.6
+    assert found["Griffin & Co. manage to be spectacularly outrageous."] > 0  # was "&amp;"
+    assert movies.texts[0].startswith('The Rock is destined to be the 21st Century\'s new "Conan" ')
+    assert not any(re.search("  |&amp;|''|\n", text) for text in movies.texts)
+
+
+def test_the_split_of_the_movies_keeps_copies_together(movies):
+    train = movies.extra["train"]
+    assert (train.sum(), (~train).sum()) == (8444, 2161)
+    assert 0.48 < movies.y[~train].mean() < 0.52
+    both = {text for text in movies.texts if movies.texts.count(text) > 1}
+    assert len(both) == 2
+    for twice in both:
+        assert (
+            len(
+                {
+                    bool(side)
+                    for text, side in zip(movies.texts, train, strict=True)
+                    if text == twice
+                }
+            )
+            == 1
+        )

@@ -16,6 +16,7 @@ _LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": partial(public, "mnist"),
     "cifar10": partial(public, "cifar10"),
     "sms": texts.sms,
+    "movies": texts.movies,
     "tones": tone.as_dataset,
     **tables.LOADERS,
 }
@@ -38,5 +39,5 @@ def load(name: str) -> Dataset:
     Dataset('iris': 150 rows of 4 columns; y: the species, 0 to 2)
     """
     if entry(name).kind == "weights":
-        raise ValueError(f"{name!r} holds weights: use xailab.models.pretrained({name!r})")
+        raise ValueError(f"{name!r} holds weights: its card says how to load them")
     return _LOADERS[name]()
