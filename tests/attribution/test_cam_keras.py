@@ -129,6 +129,54 @@ def test_guided_activations_equal_guided_layers(activation: str) -> None:
     assert not np.allclose(want, cam_keras.saliency(inside, 9 * X, 2))
 
 
+def test_guided_backprop_reaches_into_a_nested_model() -> None:
+    """A pretrained body is often one layer of another model: its ReLUs count, too."""
+    flat = [
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(5, activation="relu"),
+        keras.layers.Dense(3),
+    ]
+    plain = keras.Sequential([keras.Input((6, 6, 2)), *flat])
+    inputs = keras.Input((6, 6, 2))
+    body = keras.Model(inputs, flat[0](inputs))
+    wrapped = keras.Sequential([keras.Input((6, 6, 2)), body, *flat[1:]])
+    want = guided_backprop(plain, X, 1)
+    assert not np.allclose(want, cam_keras.saliency(plain, X, 1))
+    np.testing.assert_allclose(guided_backprop(wrapped, X, 1), want, atol=1e-7)
+
+
+def test_guided_backprop_leaves_leaky_relus_as_they_are() -> None:
+    """f = ReLU(-4 leaky(x)) at -1: the signal at the leaky one is -4, and a ReLU would drop it."""
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.ReLU(negative_slope=0.5),
+            keras.layers.Dense(1),
+            keras.layers.ReLU(),
+        ]
+    )
+    model.set_weights([np.array([[-4.0]]), np.zeros(1)])
+    x = np.array([[-1.0]], dtype=np.float32)
+    assert model(x).numpy().tolist() == [[2]]  # -4 * -.5
+    assert guided_backprop(model, x, None).tolist() == [[-2]]  # 1 * -4 * .5
+
+
+def test_grad_cam_of_maps_before_any_weight() -> None:
+    """f = 3 mean(2 x): every slope is 3 / 36, though the maps depend on no weight."""
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Rescaling(2.0, name="maps"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.set_weights([np.array([[3.0]]), np.zeros(1)])
+    got = grad_cam(model, X[..., :1], None, layer="maps")
+    np.testing.assert_allclose(got, 2 * X[..., :1] * 3 / 36, atol=1e-6)
+
+
 def test_integrated_gradients_add_up_and_equal_pytorchs() -> None:
     model = small("tanh")
 
@@ -221,5 +269,7 @@ def test_guided_backprop_refuses_what_it_cannot_replace() -> None:
         guided_backprop(small("tanh"), X, 1)
     inputs = keras.Input((2,))
     called = keras.Model(inputs, keras.layers.Dense(2)(keras.ops.relu(inputs)))
-    with pytest.raises(ValueError, match="as a function"):
-        guided_backprop(called, np.ones((1, 2), dtype=np.float32), 0)
+    wrapped = keras.Sequential([keras.Input((2,)), called])
+    for model in (called, wrapped):
+        with pytest.raises(ValueError, match="as a function"):
+            guided_backprop(model, np.ones((1, 2), dtype=np.float32), 0)

@@ -4,7 +4,7 @@ Lesson 09 teaches this file, the only one that loads TensorFlow. Inputs and answ
 (N, H, W, C); names, signs, units and errors are those of the PyTorch functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
@@ -65,9 +65,10 @@ def grad_cam(
         Gradient-based Localization.
     Elsewhere: `xailab.attribution.cam.grad_cam` for PyTorch, tf-explain `GradCAM`.
     """
-    rows = _checked(model, x)
+    rows = tf.convert_to_tensor(_checked(model, x))
     both = _with_maps(model, layer)
     with tf.GradientTape() as tape:
+        tape.watch(rows)  # else maps that no weight stands before would have no slopes
         maps, outputs = _outputs(both, rows)
         scores = _select(outputs, target)
     slopes = tape.gradient(scores, maps, unconnected_gradients="zero")
@@ -310,13 +311,21 @@ def _with_maps(model: Any, layer: str) -> Any:
 _RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
-def _guided_copy(model: Any) -> Any:
-    """Return a copy of the model, weights included, whose ReLUs have the guided gradient."""
+def _operations(model: Any) -> Iterator[Any]:
+    """Yield the layers and operations of a model, also those of the models inside it."""
     if not (isinstance(model, keras.Sequential) and model.built) and not hasattr(
         model, "operations"
     ):
         raise ValueError("guided backprop needs a functional or sequential model, built already")
-    for operation in getattr(model, "operations", ()):  # a sequential model holds layers only
+    for operation in getattr(model, "operations", model.layers):  # Sequential holds layers only
+        yield operation
+        if isinstance(operation, keras.Model):
+            yield from _operations(operation)
+
+
+def _guided_copy(model: Any) -> Any:
+    """Return a copy of the model, weights included, whose ReLUs have the guided gradient."""
+    for operation in _operations(model):
         if type(operation).__name__ in {"Relu", "Relu6"}:
             raise ValueError(
                 f"the model calls a ReLU as a function ({operation.name}): write every one as a "
@@ -326,7 +335,7 @@ def _guided_copy(model: Any) -> Any:
 
     def copied(layer: Any) -> Any:
         twin = layer.__class__.from_config(layer.get_config())
-        if isinstance(layer, keras.layers.ReLU):
+        if isinstance(layer, keras.layers.ReLU) and not (layer.negative_slope or layer.threshold):
             found.append(layer)
             return _GuidedReLU(layer.max_value, name=layer.name)
         if getattr(layer, "activation", None) in _RELUS:
@@ -335,7 +344,7 @@ def _guided_copy(model: Any) -> Any:
             twin.activation = _guided(6.0 if capped else None)
         return twin
 
-    copy = keras.models.clone_model(model, clone_function=copied)
+    copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
     if not found:
         raise ValueError("the model has no ReLUs to work on")
     copy.set_weights(model.get_weights())
