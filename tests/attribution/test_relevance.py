@@ -134,6 +134,23 @@ def test_skips_are_fine() -> None:
     torch.testing.assert_close(deep_lift(net, x, 0).sum(1), change)
 
 
+def test_constant_padding_is_fine() -> None:
+    """As in networks that were built for another framework; an edge of 2 is no difference."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small(bias=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(nn.functional.pad(x, (0, 2, 0, 2), value=2.0))
+
+    torch.manual_seed(0)
+    net, x = Padded(), pictures()
+    change = (net(x) - net(torch.zeros_like(x)))[:, 1]
+    torch.testing.assert_close(deep_lift(net, x, 1).sum((1, 2, 3)), change, rtol=0, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:Setting forward")
 def test_deep_shap_equals_captums() -> None:
     net, x = small(bias=True, pool=nn.AvgPool2d(2)), pictures()

@@ -29,7 +29,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Names of nodes in the autograd graph: those that only move numbers, and those linear in them.
 _MOVES = {"AccumulateGrad", "View", "UnsafeView", "ReshapeAlias", "Transpose", "T", "Permute"}
 _MOVES |= {"Clone", "Alias", "Select", "Slice", "Split", "Squeeze", "Unsqueeze", "Cat", "Index"}
-_MOVES |= {"Gather", "ConstantPad", "Copy", "AsStrided"}
+_MOVES |= {"Gather", "ConstantPadNd", "Copy", "AsStrided"}
 _LINEAR = {"Addmm", "Mm", "Convolution", "NativeBatchNorm", "CudnnBatchNorm", "Mean", "Sum"}
 _LINEAR |= {"AvgPool", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "Expand", "Neg", "Add", "Sub"}
 
