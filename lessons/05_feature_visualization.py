@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xailab import data, models, plots, widgets
-from xailab.core import capture
+from xailab.core import capture, folded
 from xailab.course import check, predict, progress, quiz, reveal
 from xailab.foundations import feature_visualization as fv
 from xailab.foundations.activations import top_inputs
@@ -49,7 +49,7 @@ from xailab.widgets.dreams import Frame
 
 # %%
 net = models.pretrained("efficientnet_lite0")
-model = models.folded(net.model)  # batch norms worked into the convolutions: quicker
+model = folded(net.model)  # batch norms worked into the convolutions: quicker
 
 
 def to_input(pictures):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xailab.attribution.saliency import guided_backprop
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_input, split_target
+from xailab.core.folding import folding
 from xailab.core.layers import capture, find_layer, output_of
 from xailab.core.registry import method
 from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
@@ -402,4 +403,7 @@ def _channel_scores(
         masks = torch.where(high > low, (large - low) / (high - low), 0)
         return scores_of(model, row * masks, target)
 
-    return batched(seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes)
+    with folding(model, row[None], len(channels)):
+        return batched(
+            seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes
+        )

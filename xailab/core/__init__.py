@@ -7,6 +7,8 @@ _HOMES = {
     "frozen": "state",
     "capture": "layers",
     "batched": "batching",
+    "folded": "folding",
+    "predictor": "folding",
 }
 __all__ = sorted(_HOMES)
 

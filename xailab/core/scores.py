@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xailab.core.batching import batched
 from xailab.core.checks import InputError, Model, Target, check_target
+from xailab.core.folding import folding
 from xailab.core.layers import capture, output_of
 from xailab.core.state import frozen
 
@@ -71,7 +72,7 @@ def batched_gradients(
     model: Model, rows: Tensor, target: int | None, *, batch_size: int | None = None
 ) -> Tensor:
     """Return `input_gradient` of many rows with one target, chunk by chunk."""
-    with frozen(model), graph():
+    with frozen(model), graph(), folding(model, rows[:1], len(rows)):
         return batched(
             lambda chunk: _gradient(model, chunk, target),
             rows,
@@ -100,7 +101,7 @@ def batched_scores(
         like: one of the rows; its size decides how many fit a chunk.
         batch_size: rows evaluated at once; None measures.
     """
-    with frozen(model), torch.no_grad():
+    with frozen(model), torch.no_grad(), folding(model, make(range(1)), n):
         return batched(
             lambda chunk: scores_of(model, make(chunk), target),
             range(n),

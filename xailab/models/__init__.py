@@ -6,7 +6,6 @@ from typing import Any
 _HOMES = {
     "Pretrained": "imagenet",
     "pretrained": "imagenet",
-    "folded": "imagenet",
     "normalize": "imagenet",
     "card": "shipped",
     "DigitCNN": "digits",
@@ -17,6 +16,8 @@ _HOMES = {
     "attention_layers": "transformers",
     "digit_vit": "transformers",
     "sms_transformer": "transformers",
+    "MiniLM": "sentences",  # not minilm: a module of that name would hide the function
+    "minilm": "sentences",
     "GRUClassifier": "sequences",
     "sms_gru": "sequences",
     "Vocabulary": "texts",

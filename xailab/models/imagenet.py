@@ -2,16 +2,13 @@
 
 import io
 from collections.abc import Callable
-from copy import deepcopy
 from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
@@ -83,32 +80,6 @@ def pretrained(name: str = "efficientnet_lite0") -> Pretrained:
     # Both networks list the same 296 tensors in the same order under other names.
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     return Pretrained(model.eval(), preprocess, list(_class_names()), card(name))
-
-
-def folded(model: nn.Module) -> nn.Module:
-    """Return a copy in which every batch norm is worked into the convolution before it.
-
-    In evaluation mode a batch norm multiplies and adds fixed numbers. The copy gives the same
-    outputs up to rounding, about a quarter faster, and is for evaluation only. Layers keep their
-    names; where a batch norm was, its activation stands (timm keeps the two in one module).
-
-    Args:
-        model: a network whose modules list each batch norm right after its convolution, such as
-            those of `pretrained`.
-
-    Elsewhere: `torch.nn.utils.fusion.fuse_conv_bn_eval`, for one such pair.
-
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
-    >>> folded(net)[1], net[1].num_features
-    (Identity(), 2)
-    """
-    copy = deepcopy(model).eval()
-    for parent in list(copy.modules()):
-        for (first, convolution), (second, norm) in pairwise(list(parent.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, first, fuse_conv_bn_eval(convolution, norm))
-                setattr(parent, second, getattr(norm, "act", nn.Identity()))
-    return copy
 
 
 def preprocess(image: Image.Image | np.ndarray) -> Tensor:
