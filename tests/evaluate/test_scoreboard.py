@@ -240,3 +240,44 @@ def test_a_method_that_works_beats_chance_on_real_digits(digits, monkeypatch):
     found = found.set_index("method")
     assert found.loc["input_x_gradient", "mass"] > 5 * 16 / 784
     assert found.loc["grad_cam", "mass"] > 16 / 784  # its maps are 7 x 7: the mark is one cell
+
+
+@pytest.fixture(scope="module")
+def tones():
+    return scoreboard.tones()
+
+
+def test_the_note_decides_about_every_clip_of_tones(tones):
+    with torch.no_grad():
+        heard = tones.model(tones.x).argmax(1)
+        silenced = tones.model(tones.x * ~tones.truth[:, None]).argmax(1)
+    assert (heard == tones.target).all()
+    assert (silenced != tones.target).all()
+    assert tones.x.shape == (len(tones.target), 1, 64, 64)
+    assert tones.truth.shape == (len(tones.target), 64, 64)
+    assert tones.target.bincount(minlength=4).min() > 10  # every class is still asked about
+    assert len(tones.x) > 100
+
+
+def test_tones_score_an_oracle_a_constant_and_a_method_that_works(tones):
+    places = {x.numpy().tobytes(): mask for x, mask in zip(tones.x, tones.truth, strict=True)}
+
+    def oracle(model, x, target):
+        return torch.stack([places[one.numpy().tobytes()] for one in x])[:, None].float()
+
+    def constant(model, x, target):
+        return torch.ones_like(x)
+
+    methods = [oracle, constant, "input_x_gradient", "layer_cam", "grad_cam"]
+    table = score(methods, "tones", limit=12).set_index("method")
+    chance = tones.truth[:12].double().mean().item()
+    for measure in ("pointing", "mass", "rank"):
+        assert table.loc["oracle", measure] == 1
+        assert table.loc["constant", measure] == pytest.approx(chance)
+    assert table["chance"].tolist() == pytest.approx([chance] * 5)
+    assert (table.loc[["input_x_gradient", "layer_cam"], "mass"] > 5 * chance).all()
+    assert table.loc["grad_cam", "mass"] < chance  # lesson 13: one weight a map, all places alike
+
+
+def test_the_network_for_tones_is_trained_once(tones):
+    assert scoreboard.SETS["tones"]() is tones

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -82,7 +83,28 @@ def mosaics() -> KnownAnswer:
     return KnownAnswer("mosaics", model, x, target, truth, "bn2")
 
 
-SETS: dict[str, Callable[[], KnownAnswer]] = {"marked_digits": marked_digits, "mosaics": mosaics}
+@cache  # the network is trained here: some seconds, so once a session
+def tones() -> KnownAnswer:
+    """Clips of a second in which one note decides: its rectangle in the spectrogram is the answer.
+
+    Only clips that the network gets right, and no longer once that note is silenced, are asked
+    about, so that the note is known to be the reason.
+    """
+    clips = data.tones(seed=0)
+    model, test = models.tone_cnn(clips), clips.test
+    x, y = torch.as_tensor(test.spectrograms)[:, None], torch.as_tensor(test.y)
+    truth = torch.as_tensor(test.truth)
+    with torch.no_grad():
+        heard, silenced = model(x).argmax(1), model(x * ~truth[:, None]).argmax(1)
+    asked = (heard == y) & (silenced != y)
+    return KnownAnswer("tones", model, x[asked], y[asked], truth[asked], "relu3")
+
+
+SETS: dict[str, Callable[[], KnownAnswer]] = {
+    "marked_digits": marked_digits,
+    "mosaics": mosaics,
+    "tones": tones,
+}
 
 
 def score(
@@ -97,7 +119,7 @@ def score(
     Args:
         methods: names out of `xailab.methods()`, functions `(model, x, target)`, or a mapping
             name -> function.
-        datasets: names of known-answer sets: "marked_digits", "mosaics".
+        datasets: names of known-answer sets: "marked_digits", "mosaics", "tones".
         limit: ask only about the first so many rows of each set; None asks about all.
         options: keyword arguments for those methods that know them (`seed`, `n_samples`, ...).
 
