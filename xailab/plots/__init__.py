@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.matrices import confusion
     from xailab.plots.pictures import Picture, picture
-    from xailab.plots.shares import beeswarm, force, tokens, waterfall
+    from xailab.plots.shares import arrivals, beeswarm, force, tokens, waterfall
+    from xailab.plots.sounds import spectrograms
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
     from xailab.plots.units import evidence, patch, tiles, unit_card
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Picture": "pictures",
     "Table": "tables",
+    "arrivals": "shares",
     "bars": "charts",
     "beeswarm": "shares",
     "boundary": "boundaries",
@@ -45,6 +47,7 @@ _HOMES = {
     "raster": "boundaries",
     "ridge": "histograms",
     "scoreboard": "charts",
+    "spectrograms": "sounds",
     "table": "tables",
     "tiles": "units",
     "timeline": "timelines",
@@ -55,6 +58,7 @@ _HOMES = {
 __all__ = [
     "Picture",
     "Table",
+    "arrivals",
     "bars",
     "beeswarm",
     "boundary",
@@ -75,6 +79,7 @@ __all__ = [
     "raster",
     "ridge",
     "scoreboard",
+    "spectrograms",
     "table",
     "tiles",
     "timeline",

@@ -1,0 +1,102 @@
+"""Spectrograms, and maps over them, with seconds across and Hz upward."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+
+from xailab.plots.arrays import Floats, to_map
+from xailab.plots.maps import _check_count, _colors, _limit, _outline, _scale, _several
+from xailab.plots.pictures import Picture, new_figure, styled
+from xailab.plots.words import lead, number, percent
+
+
+def spectrograms(
+    maps: Sequence[Any],
+    *,
+    seconds: float,
+    hertz: float,
+    titles: Sequence[str],
+    title: str,
+    label: str = "loudness",
+    shared: bool = True,
+    masks: Sequence[Any] | None = None,
+    alt: str | None = None,
+) -> Picture:
+    """Draw spectrograms, or attributions of them, side by side: seconds across, Hz upward.
+
+    Args:
+        maps: each (F, T), (1, F, T) or (1, 1, F, T), low frequencies first.
+        seconds: how long the sound is: the last frame ends there.
+        hertz: how high it reaches: the last row ends there.
+        titles: one a panel.
+        title: the finding.
+        label: what the numbers are, with their unit.
+        shared: as in `compare`: one scale for all, or each map relative to its own top.
+        masks: one (f, t) a panel, a true place to outline; None: no outlines.
+        alt: the text alternative; without it one sentence a panel says where the peak is.
+
+    Raises:
+        ValueError: no map, NaN, or the number of titles or masks differs from that of maps.
+    """
+    values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
+    _check_count(titles, len(values), "titles")
+    outlines = [to_map(mask, f"masks[{i}]") > 0 for i, mask in enumerate(masks or [])]
+    if masks is not None:
+        _check_count(outlines, len(values), "masks")
+    places = [_words(v, seconds, hertz) + _inside(v, m) for v, m in _pairs(values, outlines)]
+    words = " ".join(f"{name}: {place}." for name, place in zip(titles, places, strict=True))
+    if not shared:
+        values = [v / (_limit(v) or 1.0) for v in values]
+        label = "relative to each map's top"
+    with styled():
+        figure = new_figure(min(3.1 * len(values), 9) + 1.2, 3.1, title)
+        axes = list(figure.subplots(1, len(values), sharey=True, squeeze=False).flat)
+        scale, extend = _scale(values)
+        colors = _colors(signed=scale.vmin < 0, see_through=False)
+        for ax, name, (v, mask) in zip(axes, titles, _pairs(values, outlines), strict=True):
+            box = (0, seconds, hertz, 0)
+            ax.imshow(
+                v, cmap=colors, norm=scale, extent=box, aspect="auto", interpolation="nearest"
+            )
+            _finish(ax, mask, hertz, name)
+        axes[0].set_ylabel("Hz")
+        figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, label=label)
+    return Picture(figure, alt or lead(title) + words)
+
+
+def _pairs(values: list[Floats], outlines: list[Any]) -> list[tuple[Floats, Any]]:
+    return list(zip(values, outlines or [None] * len(values), strict=True))
+
+
+def _finish(ax: Axes, mask: Any, hertz: float, name: str) -> None:
+    """Outline the true place while row 0 is at the top, as in pictures; then turn Hz upward."""
+    if mask is not None:
+        _outline(ax, mask)
+    ax.set(ylim=(0, hertz), xlabel="seconds")
+    ax.set_title(name, fontsize=10)
+
+
+def _words(values: Floats, seconds: float, hertz: float) -> str:
+    """Say from where to where the values run and where the peak is."""
+    row, frame = np.unravel_index(np.abs(values).argmax(), values.shape)
+    x, y = (frame + 0.5) / values.shape[1] * seconds, (row + 0.5) / values.shape[0] * hertz
+    peak = "peak" if values[row, frame] >= 0 else "strongest value, negative,"
+    ends = f"from {number(values.min())} to {number(values.max())}"
+    return f"{ends}, {peak} at {x:.2f} s and {y:.0f} Hz"
+
+
+def _inside(values: Floats, mask: Any) -> str:
+    """Say how much of the positive values lies in the marked place."""
+    if mask is None:
+        return ""
+    positive = np.clip(values, 0, None)
+    if positive.shape != mask.shape or not positive.any():
+        return ""
+    share = float(positive[mask].sum() / positive.sum())
+    return (
+        f", {percent(share)} of what is positive inside the outline, which covers "
+        f"{percent(float(mask.mean()))}"
+    )
