@@ -79,6 +79,40 @@ def test_force_refuses():
         plots.force([1.0], ["a", "b"], base=0.0, title="t")
 
 
+def test_steps_stand_in_their_order_beside_the_means():
+    picture = plots.arrivals(
+        [4.0, -1.0],
+        ["b", "a"],
+        [1.0, -2.0, 0.0],
+        [1.5, 2.5, 0.0],
+        list("abc"),
+        base=1.0,
+        orders=2,
+        title="t",
+    )
+    left, right = picture.figure.axes
+    assert bars_of(picture) == [(1.0, 5.0), (5.0, 4.0)]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["1. b", "2. a"]
+    assert [bar.get_width() for bar in right.patches] == [1.0, -2.0, 0.0]
+    assert right.lines[0].get_xdata().tolist() == [1.5, 2.5, 0.0]
+    assert picture.alt == (
+        "t. From 1: b +4, then a -1; together 4. Mean over 2 of the orders: a +1 (exact +1.5), "
+        "b -2 (exact +2.5), c +0 (exact +0)."
+    )
+
+
+def test_nobody_is_in():
+    picture = plots.arrivals([], [], [0.0], [1.0], ["a"], base=3.0, orders=1, title="t")
+    assert "Nobody is in: 3." in picture.alt
+    assert not picture.figure.axes[0].patches
+
+
+@pytest.mark.parametrize(("steps", "means"), [([1.0], [0.0]), ([], [0.0, 1.0])])
+def test_arrivals_refuses(steps, means):
+    with pytest.raises(ValueError, match="arrivals: expected"):
+        plots.arrivals(steps, [], means, [1.0], ["a"], base=0.0, orders=1, title="t")
+
+
 def test_dots_lie_at_their_shares_and_the_largest_feature_on_top():
     rng = np.random.default_rng(0)
     data = rng.normal(size=(30, 3))

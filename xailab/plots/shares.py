@@ -188,6 +188,80 @@ def _pushes_in_words(sides: list[list[tuple[float, str]]], base: float, end: flo
     return f"From {number(base)} to {number(end)}: {'; '.join(said) or 'nothing pushes'}."
 
 
+def arrivals(
+    steps: Any,
+    joined: Sequence[str],
+    means: Any,
+    exact: Any,
+    names: Sequence[str],
+    *,
+    base: float,
+    orders: int,
+    title: str,
+    alt: str | None = None,
+    xlabel: str = "",
+) -> Picture:
+    """Draw what features added in the order in which they came, beside the means over orders.
+
+    Args:
+        steps: (K,) what each added when it came, K from 0 to F.
+        joined: the K names, in that order.
+        means: (F,) mean of what each added over several orders.
+        exact: (F,) the mean over all orders, drawn as diamonds.
+        names: F names.
+        base: the score with nothing known.
+        orders: how many orders the means are over.
+        title: the finding.
+        alt: the text alternative; without it steps, means and exact values are named.
+        xlabel: what is measured, with its unit.
+
+    Raises:
+        ValueError: NaN, or counts that differ.
+    """
+    added = to_array(steps) if len(steps) else np.zeros(0)  # nobody may be in
+    mean, right = to_array(means), to_array(exact)
+    if added.shape != (len(joined),) or not mean.shape == right.shape == (len(names),):
+        raise ValueError(
+            f"arrivals: expected a step for each of {len(joined)} joined and two numbers for each "
+            f"of {len(names)} names, got {added.shape}, {mean.shape}, {right.shape}"
+        )
+    with styled():
+        figure = new_figure(8.4, 1.5 + 0.34 * len(names), title)
+        left, side = figure.subplots(1, 2)
+        places = [f"{i + 1}. {name}" for i, name in enumerate(joined)]
+        _draw_steps(left, added, base + np.cumsum(added) - added, places, xlabel)
+        left.margins(x=0.3)  # half as wide as a waterfall, and the numbers are as long
+        left.set_ylim(len(names) - 0.4, -0.6)  # the same height, however many are in
+        left.axvline(base, color=MUTED, linewidth=0.8, linestyle=":")
+        left.set_title("added in this order")
+        _draw_means(side, mean, right, names, xlabel)
+        side.set_title(f"mean over {orders} order{'s' * (orders != 1)}, diamond: exact")
+    said = _arrivals_in_words(added, joined, base)
+    pairs = zip(names, mean, right, strict=True)
+    near = ", ".join(f"{name} {m:+.3g} (exact {e:+.3g})" for name, m, e in pairs)
+    return Picture(figure, alt or f"{lead(title)}{said} Mean over {orders} of the orders: {near}.")
+
+
+def _draw_means(ax: Any, means: Floats, exact: Floats, names: Sequence[str], xlabel: str) -> None:
+    rows = np.arange(len(names))
+    colors = [POSITIVE if mean >= 0 else NEGATIVE for mean in means]
+    ax.barh(rows, means, color=colors, height=0.6, alpha=0.75)
+    ax.plot(exact, rows, linestyle="", marker="D", color=INK, markersize=6)
+    ax.set_yticks(rows, [str(name) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.axvline(0, color=MUTED, linewidth=0.8)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(xlabel)
+
+
+def _arrivals_in_words(steps: Floats, joined: Sequence[str], base: float) -> str:
+    if not len(joined):
+        return f"Nobody is in: {number(base)}."
+    said = ", then ".join(f"{name} {step:+.3g}" for name, step in zip(joined, steps, strict=True))
+    return f"From {number(base)}: {said}; together {number(base + steps.sum())}."
+
+
 def beeswarm(
     values: Any,
     data: Any,
