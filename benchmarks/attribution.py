@@ -28,6 +28,7 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 
 from xailab.attribution import cam, lime, occlusion, paths, saliency, shapley
+from xailab.core import predictor
 from xailab.models import pretrained
 
 os.environ["TQDM_DISABLE"] = "1"
@@ -89,9 +90,13 @@ def pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
 
 
 def lime_pair(model: nn.Module, x: Tensor) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return ours and lime's own: the same patches, samples and way to ask the network."""
+    """Return ours and lime's own: the same patches and samples.
+
+    Ours asks through `predictor`, lime through a function such as its users write.
+    """
     picture = x[0].permute(1, 2, 0).double().numpy()
     patches = slic(picture, n_segments=50, compactness=10, channel_axis=2, start_label=0)
+    ask = predictor(model)
 
     def predict(pictures: Any) -> Any:
         rows = torch.as_tensor(np.asarray(pictures), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -109,7 +114,7 @@ def lime_pair(model: nn.Module, x: Tensor) -> tuple[Callable[[], Any], Callable[
             segmentation_fn=lambda _: patches,
         )
 
-    return lambda: lime.lime_image(predict, picture, TIGER_CAT, segments=patches), theirs
+    return lambda: lime.lime_image(ask, x[0].numpy(), TIGER_CAT, segments=patches), theirs
 
 
 def shapley_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
@@ -140,8 +145,8 @@ class Meter:
 
     def __init__(self, model: nn.Module) -> None:
         self.rows, self.seconds, self._began = 0, 0.0, 0.0
-        model.register_forward_pre_hook(self._before)
-        model.register_forward_hook(self._after)
+        model.register_forward_pre_hook(lambda *seen: self._before(*seen))
+        model.register_forward_hook(lambda *seen: self._after(*seen))
 
     def _before(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._began = perf_counter()
@@ -169,12 +174,12 @@ def main(names: list[str]) -> None:
     small = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 3))
     print("| method | xailab | peer | peer / xailab | rows | peer's rows | in forward |")
     print("|---|---|---|---|---|---|---|")
-    for model, found in (
-        (net.model, pairs(net.model, photo)),
-        (small, shapley_pairs(small, torch.randn(1, 12))),
+    for model, x, make in (
+        (net.model, photo, pairs),
+        (small, torch.randn(1, 12), shapley_pairs),
     ):
-        meter = Meter(model)
-        for name, pair in found.items():
+        meter = Meter(model)  # first, so that copies made of the model are counted too
+        for name, pair in make(model, x).items():
             if not names or any(name.startswith(wanted) for wanted in names):
                 print(line(name, pair, meter), flush=True)
 
