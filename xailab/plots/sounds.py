@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from xailab.plots.arrays import Floats, to_map
 from xailab.plots.maps import _check_count, _colors, _limit, _outline, _scale, _several
 from xailab.plots.pictures import Picture, new_figure, styled
 from xailab.plots.words import lead, number, percent
+
+_Panel = tuple[str, Floats, Any]  # its name, the map, and the true place or None
 
 
 def spectrograms(
@@ -43,44 +47,53 @@ def spectrograms(
     """
     values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
     _check_count(titles, len(values), "titles")
-    outlines = [to_map(mask, f"masks[{i}]") > 0 for i, mask in enumerate(masks or [])]
+    outlines = [
+        to_map(mask, f"masks[{i}]") > 0 for i, mask in enumerate([] if masks is None else masks)
+    ]
     if masks is not None:
         _check_count(outlines, len(values), "masks")
-    places = [_words(v, seconds, hertz) + _inside(v, m) for v, m in _pairs(values, outlines)]
-    words = " ".join(f"{name}: {place}." for name, place in zip(titles, places, strict=True))
+    panels = list(zip(titles, values, outlines or [None] * len(values), strict=True))
+    words = " ".join(
+        f"{name}: {_words(v, seconds, hertz)}{_inside(v, mask)}." for name, v, mask in panels
+    )
     if not shared:
-        values = [v / (_limit(v) or 1.0) for v in values]
+        panels = [(name, v / (_limit(v) or 1.0), mask) for name, v, mask in panels]
         label = "relative to each map's top"
     with styled():
-        figure = new_figure(min(3.1 * len(values), 9) + 1.2, 3.1, title)
-        axes = list(figure.subplots(1, len(values), sharey=True, squeeze=False).flat)
-        scale, extend = _scale(values)
-        colors = _colors(signed=scale.vmin < 0, see_through=False)
-        for ax, name, (v, mask) in zip(axes, titles, _pairs(values, outlines), strict=True):
-            box = (0, seconds, hertz, 0)
-            ax.imshow(
-                v, cmap=colors, norm=scale, extent=box, aspect="auto", interpolation="nearest"
-            )
-            _finish(ax, mask, hertz, name)
-        axes[0].set_ylabel("Hz")
-        figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, label=label)
+        figure = _drawn(panels, (0, seconds, hertz, 0), title, label)
     return Picture(figure, alt or lead(title) + words)
 
 
-def _pairs(values: list[Floats], outlines: list[Any]) -> list[tuple[Floats, Any]]:
-    return list(zip(values, outlines or [None] * len(values), strict=True))
+def _drawn(panels: list[_Panel], box: tuple[float, ...], title: str, label: str) -> Figure:
+    """Draw (name, map, true place) side by side, with one color bar."""
+    figure = new_figure(min(3.1 * len(panels), 9) + 1.2, 3.1, title)
+    axes = list(figure.subplots(1, len(panels), squeeze=False).flat)
+    scale, extend = _scale([values for _, values, _ in panels])
+    colors = _colors(signed=scale.vmin < 0, see_through=False)
+    for ax, (name, values, mask) in zip(axes, panels, strict=True):
+        image = ax.imshow(values, cmap=colors, norm=scale, extent=box, aspect="auto")
+        image.set_interpolation("nearest")
+        _finish(ax, mask, name)
+    axes[0].set_ylabel("Hz")
+    figure.colorbar(ScalarMappable(scale, colors), ax=axes, extend=extend, label=label)
+    return figure
 
 
-def _finish(ax: Axes, mask: Any, hertz: float, name: str) -> None:
+def _finish(ax: Axes, mask: Any, name: str) -> None:
     """Outline the true place while row 0 is at the top, as in pictures; then turn Hz upward."""
     if mask is not None:
         _outline(ax, mask)
-    ax.set(ylim=(0, hertz), xlabel="seconds")
+    ax.invert_yaxis()
     ax.set_title(name, fontsize=10)
+    ax.set_xlabel("seconds")
+    ax.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))  # or it meets the next panel's 0
+    ax.label_outer()
 
 
 def _words(values: Floats, seconds: float, hertz: float) -> str:
     """Say from where to where the values run and where the peak is."""
+    if np.ptp(values) == 0:
+        return f"{number(values[0, 0])} everywhere"
     row, frame = np.unravel_index(np.abs(values).argmax(), values.shape)
     x, y = (frame + 0.5) / values.shape[1] * seconds, (row + 0.5) / values.shape[0] * hertz
     peak = "peak" if values[row, frame] >= 0 else "strongest value, negative,"
