@@ -188,7 +188,8 @@ def permutation_shap(
 
     Raises:
         TypeError: `predict` is not callable; data that are not numbers.
-        ValueError: NaN, shapes that do not fit, m below 1, or answers of another shape.
+        ValueError: NaN, shapes that do not fit, m below 1, or answers that are NaN or
+            of another shape.
 
     Reference: Štrumbelj, Kononenko (2014), Explaining prediction models and individual
         predictions with feature contributions; Mitchell, Cooper, Frank, Holmes (2022), Sampling
@@ -547,6 +548,8 @@ def _worths(
         if answers.ndim not in (1, 2) or len(answers) != rows.shape[0] * rows.shape[1]:
             wanted = rows.shape[0] * rows.shape[1]
             raise ValueError(f"predict must give ({wanted},) or ({wanted}, K), got {answers.shape}")
+        if not np.isfinite(answers).all():
+            raise ValueError("predict gave values that are NaN or infinite")
         return answers.reshape(*rows.shape[:2], *answers.shape[1:]).mean(1)
 
     return batched(
