@@ -22,7 +22,8 @@
 # - play the part of a sound that a network listened to, and test whether it is enough
 # - name three ways in which such maps mislead
 #
-# **You need:** [06 Saliency](06_saliency.ipynb) and [08 Class activation maps](08_cam.ipynb)
+# **You need:** [07 Integrated gradients](07_integrated_gradients.ipynb) and
+# [08 Class activation maps](08_cam.ipynb)
 #
 # **Time:** 80 minutes with the exercises; the cells run in half a minute · **Difficulty:** 3 of 5
 
@@ -193,7 +194,7 @@ plots.curve(
 #   A_{jd} = e_{jd} \cdot \frac1m \sum_{k=1}^m \frac{\partial f}{\partial e_{jd}}(\alpha_k e)$$
 #
 # $e_{jd}$ is number $d$ of the vector of word $j$, $f$ the logit, and $\alpha_k$ runs through $m$
-# points between 0 and 1. This is **integrated gradients**: all words fade in together, from nothing
+# points between 0 and 1. This is **integrated gradients** (lesson 07): all words fade in together, from nothing
 # ($\alpha = 0$: every vector zero) to the message ($\alpha = 1$), and each gets what it added on the
 # way.
 
@@ -233,14 +234,11 @@ print(f"sum of the words       {ig.weights.sum().item():.4f}")
 length = (ids != 0).sum(1).numpy()
 sure = (messages.y == SPAM) & (length >= 25) & (logits[:, SPAM] > 1).numpy()
 long = [messages.texts[i] for i in np.flatnonzero(sure)[:20]]
-steps = [5, 10, 20, 50, 100]
-gaps = []
-for n_steps in steps:
-    found = token_attributions(reader, long, SPAM, n_steps=n_steps)
-    gaps.append((found.gap / found.change).abs())
+by_steps = {n: token_attributions(reader, long, SPAM, n_steps=n) for n in (5, 10, 20, 50, 100)}
+gaps = {n: (found.gap / found.change).abs() for n, found in by_steps.items()}
 
 # %%
-rows = [(n, f"{gap.median():.1%}", f"{gap.max():.1%}") for n, gap in zip(steps, gaps)]
+rows = [(n, f"{gap.median():.1%}", f"{gap.max():.1%}") for n, gap in gaps.items()]
 plots.table(
     rows, ["steps", "median gap", "worst"], title="A long text bends the path: 50 steps or more"
 )
@@ -340,15 +338,9 @@ plots.curve(
 # messages:
 
 # %%
-names = {
-    "IG": "integrated_gradients",
-    "deletion": "occlusion",
-    "gradient": "input_x_gradient",
-}
-found = {
-    name: token_attributions(reader, long, SPAM, method=method, n_steps=100)
-    for name, method in names.items()
-}
+found = {"IG": by_steps[100]}
+for name, method in {"deletion": "occlusion", "gradient": "input_x_gradient"}.items():
+    found[name] = token_attributions(reader, long, SPAM, method=method)
 sizes = [len(tokens) for tokens in found["IG"].tokens]
 
 
@@ -774,7 +766,7 @@ plots.curve(
 # %% [markdown]
 # The samples know *when*, and nothing about how high: for that you need the spectrogram. The path is
 # crooked, too. Half the volume is only 6 dB less, so most of the change happens at the very beginning,
-# where 20 steps have hardly looked.
+# where 20 steps are too far apart.
 #
 # ## 7. Listen to the important part
 #

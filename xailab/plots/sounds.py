@@ -47,7 +47,7 @@ def spectrograms(
     """
     values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
     _check_count(titles, len(values), "titles")
-    outlines = [
+    outlines: list[Any] = [
         to_map(mask, f"masks[{i}]") > 0 for i, mask in enumerate([] if masks is None else masks)
     ]
     if masks is not None:
@@ -86,7 +86,7 @@ def _finish(ax: Axes, mask: Any, name: str) -> None:
     ax.invert_yaxis()
     ax.set_title(name, fontsize=10)
     ax.set_xlabel("seconds")
-    ax.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))  # or it meets the next panel's 0
+    ax.xaxis.set_major_locator(MaxNLocator(4))  # none at the end: it would meet the next 0
     ax.label_outer()
 
 

@@ -161,7 +161,7 @@ def nightingale(answer: Any) -> None:
     expect_mentions(
         answer,
         r"harmonic|overtone|partials?\b|redundan|stand(s|ing)? in|together|joint|twice|at once"
-        r"|several (bands|places|lines)|other bands|combin|pairs? of bands|compensat|backup",
+        r"|several (bands|places|lines)|other bands|combination|combined|pairs? of bands|compensat|backup",
         "Does it follow from 'no single band is needed' that no band is used?",
     )
     expect_mentions(
