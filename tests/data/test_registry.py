@@ -43,7 +43,7 @@ def test_no_card_without_an_entry():
     assert cards == set(NAMES)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", *LOADABLE])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "minilm", *LOADABLE])
 def test_how_to_load_runs(name):
     code = re.search("```python\n(.*?)```", registry.card(name), re.DOTALL)[1]
     exec(code, {})

@@ -18,6 +18,7 @@ _HOMES = {
     "sms_transformer": "transformers",
     "MiniLM": "sentences",  # not minilm: a module of that name would hide the function
     "minilm": "sentences",
+    "movie_head": "sentences",
     "GRUClassifier": "sequences",
     "sms_gru": "sequences",
     "Vocabulary": "texts",

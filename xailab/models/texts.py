@@ -34,6 +34,20 @@ def word(piece: str) -> str:
     return re.sub(r"\d", "0", piece.lower().replace("’", "'"))
 
 
+def check_texts(texts: Sequence[str]) -> Sequence[str]:
+    """Return the texts if they are a list of strings, at least one.
+
+    Raises:
+        TypeError: a single string, or anything else that is no sequence of strings.
+        ValueError: no text at all.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts must be a list of strings, got {type(texts).__name__}: {texts}")
+    if not len(texts):
+        raise ValueError("texts is empty")
+    return texts
+
+
 class Vocabulary:
     """A fixed list of words; the id of a word is its place in the list.
 
@@ -85,11 +99,10 @@ class Vocabulary:
             TypeError: a single string, or anything else that is no sequence of strings.
             ValueError: no text at all.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"texts must be a list of strings, got {type(texts).__name__}: {texts}")
-        if not len(texts):
-            raise ValueError("texts is empty")
-        rows = [torch.tensor(self._row(text)[:max_length], dtype=torch.int64) for text in texts]
+        rows = [
+            torch.tensor(self._row(text)[:max_length], dtype=torch.int64)
+            for text in check_texts(texts)
+        ]
         ids = pad_sequence(rows, batch_first=True, padding_value=PADDING)
         return ids if ids.shape[1] else ids.new_full((len(texts), 1), PADDING)
 

@@ -43,6 +43,8 @@ def scaled(answer: Any) -> None:
     if not isinstance(came, tuple) or len(came) != 2:
         raise Mistake("return two things, in this order: the mix and the weights.")
     mix, weights = came
+    if getattr(mix, "shape", None) == want.shape != v.shape:
+        raise Mistake("the two come in the other order: first the mix, then the weights.")
     expect_shape(weights, (2, 3, 3), "the weights")
     expect_finite(weights, "the weights", "Does a row look at nothing but padding?")
     expect_close(weights, want, "the weights", known=_slips(q, k, mask))
@@ -165,13 +167,16 @@ def _rollout_slips(maps: list["Tensor"]) -> dict[str, "Tensor"]:
 
 
 @exercise(
-    "attention.sep",
+    "attention.cls",
     kind="predict",
     points=1,
     minutes=2,
-    hints=("A sentence has about twenty pieces; a head that knows nothing gives each the same.",),
+    hints=(
+        "A head that knows nothing gives each of some 27 pieces the same. But weights must "
+        "sum to 1: where can a head look that has nothing to look for?",
+    ),
 )
-def sep(guess: Any) -> None:
+def cls(guess: Any) -> None:
     """A share."""
     expect_share(guess)
 
@@ -263,13 +268,12 @@ def report(answer: Any) -> None:
 
 question(
     "attention.q_value",
-    "A head gives 80% of its attention to [SEP]. What does it hand over?",
+    "A head gives 80% of its attention to [CLS]. What does it hand over?",
     choices={
-        "Mostly what it knows about the end of the sentence.": "Only if the value at [SEP] is "
-        "large. Measured above, it is small: looking there is a way to do little.",
+        "Mostly what stands at [CLS].": "Only if the value at [CLS] is large. Measured above, it is small: looking there is a way to do little.",
         "That depends on the values: 80% of a small vector is little.": "The mix is weight times "
         "value. The picture of the weights shows one half of the product.",
-        "Nothing: [SEP] is no word.": "It has a value vector like every other piece.",
+        "Nothing: [CLS] is no word.": "It has a value vector like every other piece.",
     },
     right="That depends on the values: 80% of a small vector is little.",
 )
