@@ -83,6 +83,11 @@ def by_last(worth, n, player):
     return worth(everybody) - worth(everybody - {player})
 
 
+def test_the_check_knows_the_right_shares():
+    for game, n in ((exercises._game, 3), (exercises._five, 5)):
+        np.testing.assert_allclose(exercises._right(game, n), shapley_of_game(game, n))
+
+
 def test_no_two_mistakes_look_alike():
     """A slip that computes the right shares, or another slip's, would be named wrongly."""
     for game, n in ((exercises._game, 3), (exercises._five, 5)):
