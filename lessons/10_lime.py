@@ -256,7 +256,7 @@ copies = np.where(z == 1, x, table.X[others, np.arange(6)])  # h(z), (M, 6)
 scores = table.predict(copies)  # (M,)
 
 # %%
-rows = [["".join(map(str, z[m])), *copies[m].round(2), scores[m].round(2)] for m in range(4)]
+rows = [["".join(map(str, z[m])), *copies[m].round(2), scores[m].round(2)] for m in (0, 1, 3, 4)]
 plots.table(rows, ["z", *table.names, "answer"], title="Four of 1,000 questions and answers")
 
 # %% [markdown]
@@ -290,9 +290,10 @@ plots.curve(
 # $$\arg\min_{g} \; \underbrace{\sum_m \pi(z_m) \big(f(h(z_m)) - g(z_m)\big)^2}_{\text{local fidelity}}
 #   + \underbrace{\Omega(g)}_{\text{complexity}}$$
 #
-# $\arg\min$ means: the $g$ for which this sum is smallest. Take a linear model,
-# $g(z) = \beta_0 + \beta \cdot z$, with $\Omega(g) = \lVert \beta \rVert^2$. This is **weighted ridge
-# regression**. Set its derivative to zero, and the answer is one linear system of seven equations:
+# $\arg\min$ means: the $g$ for which this sum is smallest; $m$ counts the samples, and $\Omega$ is large for a
+# $g$ that is hard to read. Take a linear model, $g(z) = \beta_0 + \beta \cdot z$, where $\beta_0$ is the
+# intercept and $\beta$ holds one coefficient for each feature, with $\Omega(g) = \lVert \beta \rVert^2$, the sum
+# of their squares. This is **weighted ridge regression**. Set its derivative to zero, and the answer is one linear system of seven equations:
 
 # %%
 Z = np.column_stack([np.ones(M), z])  # (M, 7): a column of ones for the intercept
@@ -413,7 +414,8 @@ slopes = lime_fit(scaled, table.predict(asked), near).coefficients
 np.testing.assert_allclose(slopes, theirs)
 
 # %% [markdown]
-# Before you read a LIME coefficient, ask which $z$ it was fitted to: a switch (*what does this value add?*)
+# (Left alone, the library bins each value into quarters and asks a third question: *what does it add to lie in
+# this bin?*) Before you read a LIME coefficient, ask which $z$ it was fitted to: a switch (*what does this value add?*)
 # or a value (*what would a little more do?*).
 #
 # ### Myth: "LIME's answer is a weighted sum of the outputs of several local models"
@@ -598,13 +600,16 @@ captums = Lime(cnn, SkLearnRidge(alpha=1.0), kernel).attribute(
     n_samples=1000,
     perturbations_per_eval=100,
 )
-assert np.corrcoef(captums[0, 0].numpy().ravel(), heat.ravel())[0, 1] > 0.9
+agreement = np.corrcoef(captums[0, 0].numpy().ravel(), heat.ravel())[0, 1]
+assert agreement > 0.9
+print(f"correlation with captum's LIME: {agreement:.2f}")
 
 # %% [markdown]
 # ### Debug this: LIME and a PyTorch network (code, 8 minutes)
 #
-# Thousands of notebooks hold this line, written for a Keras model, and give it a PyTorch network and a
-# picture straight from the data loader. Read the error, then the one that comes after the obvious repair:
+# Many notebooks hold `explain_instance(image, model.predict)`, which was written for Keras. Here it gets a PyTorch
+# network, and a picture straight from the data loader. Read the error, then the one that comes after the
+# obvious repair:
 
 # %%
 peer.tqdm = iter  # no progress bars in this notebook
@@ -939,7 +944,7 @@ plots.table(rows, ["covered", "logit of 8", "answer"], title="Ask the network, n
 
 # %% [markdown]
 # Read the column of the logit. Cover what LIME marks, and the 8 falls by many logits. Cover the squares with the most
-# ink, and it hardly moves, no more than with squares at random. (Another answer may overtake it; that is a
+# ink, and it hardly moves, about as much as with squares at random. (Another answer may overtake it; that is a
 # fact about the other answer.) A map can be faithful and look wrong, because **the network is
 # wrong**: that is what you want a map to tell you. And a map can look right and be false. Choose methods by
 # such tests, never by which picture you like.
@@ -1045,8 +1050,8 @@ def at_half_size(method):
 cells = np.kron(np.arange(16).reshape(4, 4), np.ones((56, 56), int))  # (224, 224)
 HALF = {
     "occlusion": lambda m, x, t: occlusion(m, x, t, window=56, stride=56),
-    "rise": lambda m, x, t: rise(m, x, t, n_masks=32, grid=4),
-    "lime": lambda m, x, t: lime_maps(m, x, t, cells, 32),
+    "rise": lambda m, x, t: rise(m, x, t, n_masks=24, grid=4),
+    "lime": lambda m, x, t: lime_maps(m, x, t, cells, 24),
 }
 photos = score({name: at_half_size(method) for name, method in HALF.items()}, ["mosaics"], limit=5)
 photos[["method", "pointing", "mass", "chance", "rows"]].round(2)
@@ -1058,7 +1063,7 @@ wide = board.pivot(index="method", columns="dataset", values="pointing").loc[lis
 plots.scoreboard(wide, title="Asking finds the photo, and most of the marks")
 
 # %% [markdown]
-# Compare with lesson 08, whose maps of 7 x 7 cells could not find the mark. A black box method is as fine as
+# Compare with lesson 08, whose maps of 7 x 7 cells hardly found the mark. A black box method is as fine as
 # its patches, and pays with questions: here hundreds for each digit, where Grad-CAM takes one pass.
 #
 # ## 9. When it lies
@@ -1100,7 +1105,7 @@ for center in ([0.0, 0.0], [0.9, 0.0]):
 
 # %% [markdown]
 # In the middle both slopes are about 0: *nothing matters*, says LIME, though both coordinates decide. The $R^2$
-# near 0 gives it away. At the edge, a line is a fair picture. **A LIME explanation without its $R^2$ is half an
+# near 0 gives it away. At the edge, a line is a fairer picture. **A LIME explanation without its $R^2$ is half an
 # explanation.**
 #
 # ### Questions about pictures that do not exist

@@ -18,7 +18,7 @@ from xailab.course import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    Floats = NDArray[Any]
 
 LESSON = "10_lime"
 
@@ -45,7 +45,8 @@ def core(answer: Any) -> None:
     weights = _kernel(samples, width)
     want = _ridge(samples, scores, weights)
     known = {
-        "the square root around the exponential is missing.": _ridge(samples, scores, weights**2),
+        "each sample counts with its weight squared: the square root around the exponential is "
+        "missing, or the weights are multiplied in twice.": _ridge(samples, scores, weights**2),
         "this has no weights: every sample counts the same.": _ridge(
             samples, scores, np.ones_like(weights)
         ),
@@ -69,9 +70,6 @@ def core(answer: Any) -> None:
         "the distance is the share of hidden features; the cosine takes the square root of the "
         "share of ones.": _ridge(
             samples, scores, np.sqrt(np.exp(-((1 - samples.mean(1)) ** 2) / width**2))
-        ),
-        "the weights are applied twice: in (Z.T * weights) @ Z each sample counts once.": _ridge(
-            samples, scores, weights**2
         ),
     }
     given = samples.copy(), scores.copy()
