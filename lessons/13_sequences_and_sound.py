@@ -49,8 +49,9 @@ from xailab.evaluate.scoreboard import record, score
 # lesson explains two networks that live in time: one reads text messages word by word, one listens to
 # a second of sound. For the sound we know the answer, because we played the notes.
 #
-# Here is where you are going: one sound, and two maps of what decided. The white outline is the one
-# note that decides. One of these maps is useless, and it is a famous method:
+# Here is where you are going: one second of sound with four notes in it, and what the network listened
+# to when it said *horn*. The white outline is the one note that decides. By the end of this lesson you
+# will have heard it, and met a famous method that misses it.
 
 # %%
 clips = data.tones()
@@ -62,17 +63,14 @@ y, truth = torch.as_tensor(heard.y), torch.as_tensor(heard.truth)
 # %%
 SIZE = {"seconds": 64 * tone.HOP / tone.RATE, "hertz": tone.RATE / 2}
 HORN = 0  # the first test clip: a horn decides
-maps = [
-    integrated_gradients(listener, x[:1], HORN).clamp(min=0),
-    grad_cam(listener, x[:1], HORN, layer="relu3"),
-]
+ig_map = integrated_gradients(listener, x[:1], HORN)  # (1, 1, 64, 64)
 plots.spectrograms(
-    [x[0], *maps],
+    [x[0], ig_map.clamp(min=0)],
     **SIZE,
-    titles=["the sound", "integrated gradients", "Grad-CAM"],
+    titles=["the sound", "integrated gradients"],
     shared=False,
-    masks=[truth[0]] * 3,
-    title="One of two methods finds the note",
+    masks=[truth[0]] * 2,
+    title="Of four notes, the network listened to one",
 )
 
 # %% [markdown]
@@ -716,6 +714,17 @@ for name, heat in {"one mean slope a map": averaged, "each cell its own slope": 
     print(f"{name:24} on the note {heat[inside].sum():6.1f}, elsewhere {heat[~inside].sum():6.1f}")
 print(f"weights above 0: {(alpha > 0).sum()} of 16")
 
+# %%
+plots.spectrograms(
+    [averaged, each_own],
+    **SIZE,
+    titles=["one mean slope a map", "each cell its own slope"],
+    shared=False,
+    masks=[truth[0]] * 2,
+    label="attribution",
+    title="The mean slope turns the note against its own class",
+)
+
 # %% [markdown]
 # Grad-CAM gives each small map **one** weight for all places, the mean slope. That fits a network
 # that ends in an average over places. This one must not average: a low note counts for the horn in
@@ -922,9 +931,10 @@ plots.curve(
 )
 
 # %% [markdown]
-# Where the deciding note is, the clicks changed the answer as much as the silence did. Every mask
-# makes an input that the network has never met (*off-manifold*), and part of the drop is its
-# surprise. For sound, fade; for pictures, blur or fill in; in any case, mask in two ways and compare.
+# In this clip the clicks changed the answer as much as the silence did; the horn hardly minds them.
+# Most masks make an input that the network has never met (*off-manifold*), and part of the drop is
+# its surprise. For sound, fade; for pictures, blur or fill in; in any case, mask in two ways and
+# compare.
 #
 # ### A class that lives in three places
 #
