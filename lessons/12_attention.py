@@ -23,7 +23,7 @@
 #
 # **You need:** [06 Saliency](06_saliency.ipynb) and [07 Integrated gradients](07_integrated_gradients.ipynb)
 #
-# **Time:** 90 minutes with the exercises; the cells run in about half a minute · **Difficulty:** 4 of 5
+# **Time:** 90 minutes with the exercises; the cells run in under a minute · **Difficulty:** 4 of 5
 
 # %%
 from time import perf_counter
@@ -48,7 +48,7 @@ from xailab.evaluate import localization
 from xailab.evaluate.scoreboard import COLUMNS, record
 from xailab.models.transformers import Attention
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # A small transformer reads text messages and says *spam* or *ham*. Here is one it is sure about. The
@@ -56,7 +56,8 @@ torch.manual_seed(0)
 
 # %%
 spam_net = models.sms_transformer()
-messages = data.load("sms").take(~data.load("sms").extra["train"])
+messages = data.load("sms")
+messages = messages.take(~messages.extra["train"])  # held out: 1,179 of them
 row = next(i for i, text in enumerate(messages.texts) if text.startswith("IMPORTANT INFORMATION 4"))
 text = messages.texts[row]
 ids = spam_net.encode([text])  # (1, 35)
@@ -216,9 +217,8 @@ print("logits of ham and spam:", logits.numpy().round(3))
 # ## 2. The heads of a model that reads English
 #
 # MiniLM has 6 layers of 12 heads and 22 million weights, and was trained on more than a billion pairs
-# of sentences. It
-# does not read words but **pieces** of words: rare words are cut up, and `##` means *goes on*. It puts
-# `[CLS]` in front and `[SEP]` at the end.
+# of sentences. It does not read words but **pieces** of words: rare words are cut up, and `##` means
+# *goes on*. It puts `[CLS]` in front and `[SEP]` at the end.
 
 # %%
 net = models.minilm()
@@ -265,7 +265,7 @@ torch.testing.assert_close(maps[0][0], theirs)
 # %%
 movies = data.load("movies")
 held_out = np.random.default_rng(0).permutation(np.flatnonzero(~movies.extra["train"]))
-reviews = movies.take(held_out[:600])
+reviews = movies.take(held_out[:400])
 places = ["itself", "one before", "one after", "[CLS]", "[SEP]"]
 
 
@@ -356,11 +356,11 @@ widgets.head_browser(maps, pieces, layer=1, head=8, token=4)
 #
 # Nobody taught MiniLM what is good or bad. But take the mean of its vectors after five layers, put one
 # linear layer on top, and train **only that**: 8,444 sentences, each rated by people.
-# `models.movie_head` is this layer. Here is how often it is right on 600 sentences that it never saw:
+# `models.movie_head` is this layer. Here is how often it is right on 400 sentences that it never saw:
 
 # %%
 head = models.movie_head()
-features = net.features(reviews.texts, layer=head.layer)  # (600, 384)
+features = net.features(reviews.texts, layer=head.layer)  # (400, 384)
 with torch.no_grad():
     accuracy = (head(features).argmax(1).numpy() == reviews.y).mean()
 assert accuracy >= 0.78
@@ -372,7 +372,7 @@ print(f"right on {accuracy:.1%} of the held-out sentences; saying one thing alwa
 # the verdict on our sentence? Three ways to ask.
 #
 # **Attention.** Every piece counts alike in the mean, so ask how much attention a piece *receives* in
-# layer 5, the last that counts, on average over heads and rows.
+# the fifth layer (number 4), the last that counts, on average over heads and rows.
 
 # %%
 received = maps[4][0].mean(0).mean(0)  # (T,): mean over heads, then over who looks
@@ -392,9 +392,10 @@ def logit_of(vectors):
 
 
 ids = net.encode([sentence])["input_ids"]
+nothing = ids.clone()
+nothing[:, 1:-1] = net.tokenizer.token_to_id("[PAD]")  # [CLS] and [SEP] stay
 table = net.model.embeddings.word_embeddings
-vectors = table(ids).detach()  # (1, T, 384)
-empty = table(torch.tensor([[101] + [0] * (ids.shape[1] - 2) + [102]])).detach()
+vectors, empty = table(ids).detach(), table(nothing).detach()  # (1, T, 384)
 by_path = integrated_gradients(logit_of, vectors, 1, baseline=empty, n_steps=50)
 by_path = by_path.sum(2)[0]  # (T,)
 
@@ -413,7 +414,6 @@ def logit_of_ids(ids):
     return head(hidden[head.layer].mean(dim=1))
 
 
-nothing = torch.tensor([[101] + [0] * (ids.shape[1] - 2) + [102]])
 theirs = LayerIntegratedGradients(logit_of_ids, table).attribute(ids, nothing, 1, n_steps=50)
 net.model.zero_grad()
 torch.testing.assert_close(by_path, theirs.sum(2)[0].detach(), rtol=1e-3, atol=1e-4)
@@ -489,12 +489,13 @@ check("attention.rollout", my_rollout)
 # %%
 ids = spam_net.encode([text])
 maps = attention.attention_maps(spam_net, ids)
-rolled = attention.attention_rollout(maps)[0, 0, 1:]  # (35,): the class token's row, words only
-plots.tokens(words, rolled, title="Rollout: how much of each word is in the class token")
+rolled = attention.attention_rollout(maps)[0, 0]  # (36,): the class token's row
+print(f"the class token's share in itself: {rolled[0].item():.2f}")
+plots.tokens(words, rolled[1:], title="Rollout: how much of each word is in the class token")
 
 # %% [markdown]
-# Half of the class token is itself; the rest is spread out. The numbers are all positive, and nobody
-# asked for *spam*: the map for *ham* is the same one.
+# The rest is spread out over the words. The numbers are all positive, and nobody asked for *spam*: the
+# map for *ham* is the same one.
 #
 # ## 5. Attention times gradient
 #
@@ -588,15 +589,22 @@ with torch.no_grad():
 assert accuracy >= 0.93
 print(f"right on {accuracy:.1%} of 1,000 held-out digits")
 
+
 # %%
-row = int(np.flatnonzero(digits.y == 4)[0])
-four, target = pixels[row : row + 1], 4
-rolled = attention.attention_rollout(attention.attention_maps(vit, four))[0, 0, 1:].reshape(7, 7)
-last = attention.gradient_attention(vit, four, target)[-1][0, :, 0, 1:].sum(0).reshape(7, 7)
-path = integrated_gradients(vit, four, target, n_steps=100)[0]
-slope = input_x_gradient(vit, four, target)[0]
+def per_patch(heat):
+    """Sum (N, 1, 28, 28) over the 49 patches: (N, 49)."""
+    return F.avg_pool2d(heat, 4).flatten(1) * 16
+
+
+four = pixels[digits.y == 4][:1]  # (1, 1, 28, 28)
+rolled = attention.attention_rollout(attention.attention_maps(vit, four))[0, 0, 1:]
+weighed = attention.gradient_attention(vit, four, 4)[-1][0, :, 0, 1:].sum(0)
+path = per_patch(integrated_gradients(vit, four, 4, n_steps=100))
+slope = per_patch(input_x_gradient(vit, four, 4))
+
+# %%
 plots.compare(
-    [rolled, last, path, slope],
+    [each.reshape(7, 7) for each in (rolled, weighed, path, slope)],
     over=four[0],
     titles=["rollout", "attention x gradient", "integrated gradients", "input x gradient"],
     shared=False,
@@ -604,7 +612,8 @@ plots.compare(
 )
 
 # %% [markdown]
-# Rollout and attention have 49 cells, the other two 784; rollout has no sign. Now ask for another class. What will rollout show?
+# Rollout has no sign; the others also mark patches that speak against 4. Now ask for another class. What
+# will rollout show?
 
 # %%
 quiz("attention.q_class")
@@ -615,11 +624,6 @@ quiz("attention.q_class")
 
 
 # %%
-def per_patch(heat):
-    """Sum (N, 1, 28, 28) over the 49 patches: (N, 49)."""
-    return F.avg_pool2d(heat, 4).flatten(1) * 16
-
-
 def fall(x, target, ranks, n=5):
     """Mean fall of the logit when the n patches ranked highest are black; ranks (N, 49)."""
     keep = torch.ones_like(ranks).scatter(1, ranks.topk(n).indices, 0.0)
@@ -633,7 +637,7 @@ x, target = pixels[:50], torch.tensor(digits.y[:50])
 ink = per_patch(x)  # how bright a patch is
 rolled = attention.attention_rollout(attention.attention_maps(vit, x))[:, 0, 1:]
 weighed = attention.gradient_attention(vit, x, target)[-1][:, :, 0, 1:].sum(1)
-path = integrated_gradients(vit, x, target, n_steps=50)
+path = integrated_gradients(vit, x, target, n_steps=30)
 ranks = {
     "random": torch.rand(50, 49),
     "ink": ink,
@@ -648,8 +652,7 @@ plots.bars(falls, list(ranks), title="What five black patches cost", xlabel="fal
 # %% [markdown]
 # Beat *ink* before you believe: a map that only says *something is written here* already costs the
 # network a lot. Attention and rollout do better than that, integrated gradients best.
-
-# %% [markdown]
+#
 # ## 8. Two patterns, one output
 #
 # Back to the beginning. A head hands over weights times values. If two words have the **same value**,
@@ -724,6 +727,7 @@ wanted = np.append(caused @ trained.ravel(), np.ones(4))
 found = linprog(np.tile(trained.mean(0), 4), A_eq=equations, b_eq=wanted, bounds=(0, 1))
 other = found.x.reshape(4, T)
 moved = abs(trained.mean(0) - other.mean(0)).sum() / 2
+assert moved > 0.5
 reveal("attention.moved", round(moved, 2))
 
 # %% [markdown]
@@ -748,7 +752,7 @@ print("other pattern:", [f"{n:.3f}" for n in again[0].tolist()])
 plots.tokens(words, other.mean(0)[1:], title=f"The same logits: {moved:.0%} of the attention moved")
 
 # %% [markdown]
-# Compare with the figure at the top. The words it looked at most have lost nearly all of it, and the
+# Compare with the figure at the top. The two pieces it looked at most have lost nearly all of it, and the
 # answer is the same. Both pictures "explain" it equally well, so neither does.
 #
 # Integrated gradients on the word vectors ask what the logit owes to each word. They do not read the weights,
@@ -810,9 +814,10 @@ plots.bars(
 )
 
 # %% [markdown]
-# A surprise for those who expected attention to fail: on this network it ranks words well, far better than
-# chance. So *"attention is worthless"* would be as wrong as *"attention is
-# the explanation"*. It is a guess that has to be tested, on the network at hand.
+# A surprise for those who expected attention to fail: on this network it ranks words about as well as
+# integrated gradients do, and rollout even better. (It may beat deletion one by one, because words stand
+# in for one another: of two links, either can go.) So *"attention is worthless"* would be as wrong as
+# *"attention is the explanation"*. It is a guess that has to be tested, on the network at hand.
 #
 # ### Known answer: a word that we planted
 #
@@ -918,8 +923,7 @@ names = ["map", "network 0", "network 1", "network 2"]
 plots.table(rows, names, title="How often the highest word is the planted one")
 
 # %%
-assert min(hits["occlusion"]) > 0.95
-assert min(hits["integrated_gradients"]) > 0.85
+assert min(hits["occlusion"]) > 0.9
 board = record(pd.DataFrame(lines, columns=COLUMNS))
 board = board[board["dataset"] == "planted_words"].set_index("method").loc[list(METHODS)]
 plots.scoreboard(
@@ -927,18 +931,42 @@ plots.scoreboard(
 )
 
 # %% [markdown]
-# Occlusion and integrated gradients find the word in every network. The attention of the last layer finds
-# it in one network and often misses it in another, though all three give the same right answers. Where it
-# misses, the news has traveled: the first layer has written it into other positions, and the last layer
-# reads it there. Rollout follows it back, and finds it. Attention x gradient has the weakness of all
-# slopes: where the network is sure, it is flat, and the slope says little of what brought it there
-# (lesson 07).
+# Occlusion and integrated gradients find the word in every network, or nearly. How often the attention of
+# the last layer finds it depends on the random start, though all three networks give the same right
+# answers. (Attention x gradient has the weakness of all slopes: where a network is sure, it is flat.)
+#
+# And where it does find the word: does this look matter? Cut it. The class token may no longer look at
+# the planted word, in one of the two layers; its other weights grow, so that they still sum to 1.
+
+
+# %%
+def cut_look(A):
+    """Attention (N, heads, T, T) with the class token's look at the planted word at 0."""
+    A = A.clone()
+    A[torch.arange(len(A)), :, 0, place + 1] = 0
+    return A / A.sum(dim=-1, keepdim=True)
+
+
+rows = []
+for number, model in enumerate(learned):
+    row = [f"network {number}", f"{hits['attention_last_layer'][number]:.2f}"]
+    for layer in attention.attention_layers(model):
+        with edited(model, layer, cut_look), torch.no_grad():
+            row.append(f"{(model(ids).argmax(1) == y).float().mean().item():.2f}")
+    rows.append(row)
+names = ["", "last attention finds it", "right, first look cut", "right, last look cut"]
+plots.table(rows, names, title="Does the look that you see matter?")
+
+# %% [markdown]
+# Look for a network that stays right with the last look cut. Its class token has read the word in the first
+# layer already, and without *that* look it is lost. So its last attention may point to the right
+# word in most sentences, and still explain nothing: the answer does not need it.
 #
 # ## 9. When it lies
 #
 # - **Weights without values.** `[CLS]` in section 2: the brightest column, and little behind it.
-# - **Positions are not words.** In the last layer a position holds a mix. The planted word was read from
-#   places where another word stands.
+# - **Positions are not words.** In the last layer a position holds a mix. The class token may have read the
+#   deciding word long before.
 # - **No class, no sign.** Attention and rollout show the same for every answer, and count evidence
 #   against as evidence for.
 # - **Many heads.** With 72 maps of one sentence, one will fit the story you have in mind. How many did you
@@ -1008,8 +1036,8 @@ progress()
 # ## Myth refuted
 #
 # *"Attention weights are the explanation."* Section 8: more than half of the attention of a trained network
-# moved to other words, and both logits stayed. And a word that alone decides was found by the last layer's
-# attention in one network and missed in another.
+# moved to other words, and both logits stayed. And where attention pointed to the one word that decides, the
+# look could be cut, and the answer stayed right.
 #
 # ## Go further
 #

@@ -94,8 +94,8 @@ class HeadRows:
 
     def text(self, layer: int, head: int, token: int) -> "Tokens":
         """Return the text with the weights above its tokens."""
-        title = f"Layer {layer}, head {head}: what {self.tokens[token]!r} looks at"
-        return plots.tokens(self.tokens, self.row(layer, head, token), title=title)
+        weights = self.row(layer, head, token).round(decimals=2)
+        return plots.tokens(self.tokens, weights, title=self._title(layer, head, token))
 
     def words(self, layer: int, head: int, token: int) -> str:
         """Say in a sentence where most of the weight lies."""
@@ -106,15 +106,16 @@ class HeadRows:
 
     def picture(self, layer: int, head: int, token: int) -> plots.Picture:
         """Draw a row as bars."""
-        row = self.row(layer, head, token)
-        title = f"Layer {layer}, head {head}: what {self.tokens[token]!r} looks at"
         return plots.bars(
-            row,
+            self.row(layer, head, token).round(decimals=2),
             self.tokens,
-            title=title,
+            title=self._title(layer, head, token),
             alt=self.words(layer, head, token),
             xlabel="share of its attention",
         )
+
+    def _title(self, layer: int, head: int, token: int) -> str:
+        return f"Layer {layer}, head {head}: what {self.tokens[token]!r} looks at"
 
     def _name(self, token: int) -> str:
         return f"{self.tokens[token]!r} (token {token})"
