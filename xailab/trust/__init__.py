@@ -1,0 +1,1 @@
+"""Can I rely on it? One file per family of questions."""
