@@ -309,7 +309,7 @@ def agreement(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"\bcode\b|program|implement|\bport|weights|\bbug|software|calculat|comput",
+        r"\bcode\b|program|implement|\bport|weights|\bbug|software|comput",
         "What does the agreement show, after all? Say what it is a good test of.",
     )
     expect_mentions(
