@@ -5,7 +5,7 @@ slider only draws.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,7 +92,7 @@ class Paths:
     ) -> None:
         """Walk all paths; arguments and errors as for `path_slider`."""
         x = check_input(model, x).detach()
-        classes = split_target(targets, len(x))
+        classes = split_target(torch.as_tensor(targets), len(x))
         self.names = [str(one) for one in (classes if names is None else names)]
         if len(self.names) != len(x) or not baselines:
             raise ValueError(
@@ -163,7 +163,7 @@ def _walk(
         inputs = begin + steps * (end - begin)
         gradients = batched_gradients(model, inputs, target)
         with frozen(model), torch.no_grad():
-            scores = batched(lambda rows, t=target: scores_of(model, rows, t), inputs, owner=model)
+            scores = batched(partial(scores_of, model, target=target), inputs, owner=model)
         parts = (end - begin) * (gradients[1:] + gradients[:-1]) / (2 * (len(alphas) - 1))
         maps = torch.cat([torch.zeros_like(parts[:1]), parts.cumsum(0)])
         walks.append(Walk(inputs, scores, gradients, maps))
