@@ -156,9 +156,9 @@ def minilm() -> MiniLM:
     from transformers import BertConfig, BertModel
 
     files = {path.rpartition("/")[2]: file for path, file in read_members("minilm").items()}
-    settings = json.loads(files["config.json"])
-    # The fast ways to compute attention never have its weights in memory.
-    model = BertModel(BertConfig(**settings, attn_implementation="eager"), add_pooling_layer=False)
+    # "eager": the fast ways to compute attention never have its weights in memory.
+    settings = json.loads(files["config.json"]) | {"attn_implementation": "eager"}
+    model = BertModel(BertConfig(**settings), add_pooling_layer=False)
     weights = load(files["model.safetensors"])
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
     tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
