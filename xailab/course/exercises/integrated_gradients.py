@@ -102,7 +102,9 @@ def _slips(net: Any, x: "Tensor", targets: "Tensor", b: "Tensor") -> dict[str, "
     middles = [0.125, 0.375, 0.625, 0.875]
     right = _along(net, x, targets, b, middles)
     mean = right / (x - b)
-    every = sum(_along(net, x, torch.full_like(targets, t), b, middles) for t in range(3))
+    every = torch.stack(
+        [_along(net, x, torch.full_like(targets, t), b, middles) for t in range(3)]
+    ).sum(0)
     chance = torch.nn.Sequential(net, torch.nn.Softmax(1))
     return {
         "these are the left ends of the steps; take their middles, (k + 0.5) / n.": _along(
