@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from xailab.data import load
+from xailab.data import load, tables
+from xailab.data.archives import read_members
 
 NUMERIC = ["breast_cancer", "wine", "iris", "diabetes"]
 MIXED = ["arrests", "hearts", "german", "adult", "compas"]
@@ -92,6 +95,29 @@ def test_compas_names_nobody():
     assert set(data.extra) == {"decile_score", "score_text"}
     cells = {str(cell) for column in data.X for cell in data.X[column].unique()}
     assert not any("miguel" in cell.lower() or "-04-18" in cell for cell in cells)
+
+
+def test_compas_never_reads_a_name_or_a_birth_date(monkeypatch):
+    """The file has them, but no frame that the loader makes has such a column or cell."""
+    (content,) = read_members("compas").values()
+    personal = ["name", "first", "last", "dob", "c_case_number", "r_case_number", "c_jail_in"]
+    private = pd.read_csv(io.BytesIO(content), usecols=personal)
+    assert bool(private.dob.notna().all())
+    frames, read_csv = [], pd.read_csv
+
+    def watched(*arguments, **options):
+        frames.append(read_csv(*arguments, **options))
+        return frames[-1].copy()
+
+    monkeypatch.setattr(tables.pd, "read_csv", watched)
+    data = load("compas")
+    (frame,) = frames
+    assert set(frame.columns) == {*data.names, *data.extra, "two_year_recid"}
+    assert not set(frame.columns) & set(personal)
+    secrets = private[["name", "dob", "c_case_number"]].to_numpy().ravel()
+    secrets = secrets[pd.notna(secrets)].astype(str)
+    seen = np.isin(secrets, frame.to_numpy().astype(str)).sum()
+    assert seen == 0  # a count: a failure shall not print a name either
 
 
 def test_compas_keeps_the_score_beside_its_row():
