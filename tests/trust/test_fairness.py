@@ -381,8 +381,8 @@ def test_penalty_closes_the_gap_it_is_asked_to() -> None:
         return float(soft_gap), float(((p >= 0.5) == y).mean())
 
     (gap, accuracy), (fair_gap, fair_accuracy) = trained(0), trained(100)
-    assert gap > 0.08
-    assert fair_gap < 0.01
+    assert gap > 0.05
+    assert fair_gap < 0.005
     assert accuracy - 0.05 < fair_accuracy <= accuracy + 0.02
 
 
@@ -691,7 +691,7 @@ def test_mending_a_regression_on_compas() -> None:
 
     seeing = np.column_stack([blind, race == "Caucasian"])
     assert gap(seeing) > 0.2
-    assert gap(seeing, weights) < 0.05
+    assert gap(seeing, weights) < 0.1
     assert gap(blind, weights) > 0.2
     plain = LogisticRegression().fit(seeing, y).predict_proba(seeing)[:, 1]
     errors = np.mean((plain >= 0.5) != y)
