@@ -29,6 +29,7 @@
 
 # %%
 import os
+from copy import deepcopy
 from functools import cache
 from itertools import combinations, permutations
 from math import comb, factorial
@@ -125,8 +126,8 @@ plots.waterfall(
 )
 
 # %% [markdown]
-# Each step is a share, and all shares together make exactly the difference between this patient and the
-# mean of the others. Where do such numbers come from?
+# Read it from the top, beginning at the mean: each step is a share, and all shares together make exactly
+# the difference between this patient and the mean of the others. Where do such numbers come from?
 #
 # ## 1. Three players on paper
 #
@@ -186,8 +187,9 @@ plots.table(rows, ["order", *names], title="Each order adds up to 90, and so do 
 # $$\phi_i = \sum_{S \subseteq N \setminus i} \frac{|S|!\,(n - |S| - 1)!}{n!}
 #   \big(v(S \cup i) - v(S)\big)$$
 #
-# $N$ are all $n$ players, $v(S)$ is what team $S$ is worth, $|S|$ its size. For Cleo ($n = 3$): nobody
-# before her in $2$ of $6$ orders, only Ana in $1$, only Ben in $1$, both in $2$:
+# $\phi_i$ is the share of player $i$, $N$ are all $n$ players, $v(S)$ is what team $S$ is worth, $|S|$ its
+# size. (Those before $i$ can come in $|S|!$ orders, those after in $(n - |S| - 1)!$.) For Cleo ($n = 3$):
+# nobody before her in $2$ of $6$ orders, only Ana in $1$, only Ben in $1$, both in $2$:
 
 # %%
 cleo = 2 / 6 * (0 - 0) + 1 / 6 * (40 - 20) + 1 / 6 * (10 - 10) + 2 / 6 * (90 - 60)
@@ -341,7 +343,7 @@ plots.force(
 # Now play. The five boxes are the features of our patient. Tab moves from one to the next, space
 # switches it in or out: left you see what each added **in the order in which you switched them in**.
 # The slider runs through the 120 orders, and right you see the means over those so far beside the exact
-# values.
+# values. Try: what do the triglycerides add as the first, and what after cholesterol?
 
 # %%
 widgets.coalition_explorer(f, x, background, labels, xlabel="points")
@@ -375,7 +377,7 @@ def product(x):
 
 point = torch.tensor([[0.0, 3.0]], requires_grad=True)
 (slopes,) = torch.autograd.grad(product(point).sum(), point)
-ones = shapley.shapley_values(product, point.detach(), None, baseline=1.0)
+ones = shapley.shapley_values(product, point.detach(), None, baseline=1.0)  # None: one output
 zeros = shapley.shapley_values(product, point.detach(), None, baseline=0.0)
 print("slopes            ", slopes[0].tolist())
 print("Shapley from (1,1)", ones[0].tolist())
@@ -434,15 +436,17 @@ plots.bars(
 
 # %% [markdown]
 # How good are the error bars themselves? Here we know the exact values, so count in standard errors how
-# far off each estimate is. Beyond 2 should be rare:
+# far off each estimate is; beyond 2 should be rare. And all 120 orders tell how long the bars should be:
 
 # %%
-for name, off in zip(NAMES, (added.mean(0) - exact) / error):
-    print(f"{name:15} {off:+.1f} standard errors")
+of_all = np.array([arrivals(order, worth) for order in permutations(range(5))])  # (120, 5)
+should = of_all.std(0) / np.sqrt(len(added))
+for name, off, one, true in zip(NAMES, added.mean(0) - exact, error, should):
+    print(f"{name:15} {off / one:+.1f} standard errors of {one:.1f}, which should be {true:.1f}")
 
 # %% [markdown]
-# One of five is far outside. An error bar out of twenty draws is an estimate too, and too short where a
-# few rare orders add very much.
+# One of five is far outside: bad luck twice. Its mean is off, and its error bar, from the same twenty
+# orders, is too short. An error bar is an estimate too.
 #
 # Each order adds up to the whole, so the estimate does too, however few orders you draw. A cheap trick
 # makes it better: walk each order **forwards and backwards**. Who came early now also comes late:
@@ -474,7 +478,7 @@ np.testing.assert_allclose(ours, pairs.mean(0), rtol=0, atol=1e-8)
 # $$w(S) = \frac{n - 1}{\binom{n}{|S|}\,|S|\,(n - |S|)}$$
 #
 # $n$ is the number of features and $|S|$ the size of the team. For nobody and for everybody, the weight
-# is infinite: these two must fit exactly.
+# would be infinite: these two must fit exactly.
 #
 # ### Exercise: the weight of one team (code, 4 minutes)
 
@@ -571,7 +575,7 @@ plots.curve(
     },
     log=True,
     title=f"Four times as many teams halve the error: slope {slope:.2f} from 128 on",
-    xlabel="teams drawn, as a power of two",
+    xlabel="teams drawn: 2 to the power of",
     ylabel="error, points",
 )
 
@@ -601,7 +605,7 @@ plots.table(rows, ["library", "milliseconds"], title="KernelSHAP with all 1,024 
 # %% [markdown]
 # ## 7. Trees: exact and fast
 #
-# In a tree there is no need for a background. A row whose feature is **unknown** goes both ways, in the
+# A tree can fill the gaps without a background. A row whose feature is **unknown** goes both ways, in the
 # proportions of the training rows. Four days; the bus is 20 minutes late when it rains **and** it is
 # rush hour:
 
@@ -681,6 +685,18 @@ theirs = shap.TreeExplainer(tree).shap_values(rows)
 np.testing.assert_allclose(fair, theirs, rtol=0, atol=1e-6)
 
 # %% [markdown]
+# Exact, but for a game of its own: to go both ways is not to fill in from a background. Play the game of
+# section 3 with the same tree, its training rows as the background:
+
+# %%
+filled = shapley.kernel_shap(tree.predict, rows, table.X[train][:, FIVE])
+apart = np.abs(fair - filled)
+print(f"the two games differ by {apart.mean():.1f} points in the mean, {apart.max():.0f} at most")
+assert apart.max() > 10
+
+# %% [markdown]
+# `shap` plays the one if you give it a tree alone, the other if you give it a tree and rows. Say which.
+#
 # ## 8. Networks: fast and not exact
 #
 # For a network with thousands of inputs, even a sample of teams is too much. Two methods take a few
@@ -767,8 +783,7 @@ theirs = shap.DeepExplainer(net, B5).shap_values(X5)[..., 0]
 np.testing.assert_allclose(theirs, deep, rtol=0, atol=1e-6)
 
 # %%
-single = trained(Z[train][:, FIVE], table.y[train]).float()
-explainer = shap.GradientExplainer(single, B5.float())
+explainer = shap.GradientExplainer(deepcopy(net).float(), B5.float())
 theirs = explainer.shap_values(few.float(), nsamples=2000, rseed=0)[..., 0]
 np.testing.assert_allclose(theirs, gradient[:5], rtol=0, atol=5)  # points; shares go up to 70
 print(f"largest difference: {np.abs(theirs - gradient[:5]).max():.1f} points")
@@ -797,12 +812,12 @@ plots.beeswarm(
 
 # %% [markdown]
 # Read one line from left to right: dark dots are patients with a low value, bright ones with a high
-# value. If bright lies right, high values raise the prediction. Where the colors mix, the effect
-# depends on the other features.
+# value. If bright lies right, high values raise the prediction. Look at *sex*: two values, and yet the
+# dots of one color lie far apart. What one value adds depends on the other features.
 #
 # ## 9. Compared with whom?
 #
-# Our patient's bmi of 28.8 is a little above the mean, and its share was above 0.
+# Our patient's bmi of 28.8 is a little above the mean, and its share in the picture at the top above 0.
 #
 # ### Predict, then run (2 minutes)
 #
@@ -914,14 +929,14 @@ misses = [np.sqrt(np.mean((found - truth) ** 2)) for found in ways.values()]
 plots.bars(
     misses,
     list(ways),
-    title="All forms of SHAP are near the truth, the slope is not",
+    title="All forms of SHAP are near the truth, input x gradient is not",
     xlabel=f"error against the true shares (their size: {np.sqrt(np.mean(truth**2)):.2f})",
 )
 
 # %% [markdown]
 # Even the exact one is not at 0. What is left is the network's own error: SHAP explains what the
-# network has learned, not what is true. That error is larger than the differences between the forms, so
-# do not read anything into which of them is ahead by a hair. And the two columns that do nothing?
+# network has learned, not what is true. Next to that error, a few orders or teams cost hardly anything;
+# the 200 draws of GradientSHAP do cost. Is the right feature first, and do the idle columns get nothing?
 
 # %%
 for name, found in ways.items():
@@ -995,14 +1010,15 @@ drawn = shap_blocks(marks.model, marks.x[:1], marks.target[:1])
 plots.heatmap(
     drawn,
     marks.x[0],
-    title="The blocks under the mark hold most of the shares",
+    title="The largest shares lie under the mark",
     label="share of the logit of 8",
     mask=marks.truth[0],
 )
 
 # %% [markdown]
 # Score it on the first eight of these digits, with the two fast methods. Their background is ten clean
-# training digits:
+# training digits. *Pointing* is how often the peak lies in the mark, *mass* the part of the positive
+# shares that does:
 
 # %%
 clean = data.marked_digits(seed=0).train
@@ -1011,13 +1027,13 @@ methods = {"shap_blocks": shap_blocks, "deep_shap": deep_shap}
 methods["expected_gradients"] = expected_gradients
 scores = score(methods, ["marked_digits"], limit=8, background=clean, n_samples=40)
 board = record(scores)
-scores[["method", "pointing", "mass", "rank", "chance", "rows"]].round(2)
+scores[["method", "pointing", "mass", "chance", "rows"]].round(2)
 
 # %% [markdown]
-# All three point at the mark. The blocks spread more of their mass over the digit. Before you call the
-# fast ones better: the game is another one. For the blocks, *missing* means black, and a stroke set to
-# black changes the digit; for the other two it means the pixel of a clean digit. Nor do the blocks fit:
-# a mark that is not aligned with them shares its blocks with the black around it.
+# All three nearly always point at the mark; the blocks spread more mass over the digit. Before you call
+# the fast ones better: the game is another one. For the blocks, *missing* means black, and a stroke set
+# to black changes the digit; for the other two it means the pixel of a clean digit. Nor do the blocks
+# fit: a mark that is not aligned with them shares its blocks with the black around it.
 #
 # ## 11. When it lies
 #
@@ -1092,13 +1108,13 @@ probe = np.zeros((100_000, 5))
 began = perf_counter()
 f(probe)
 rate = len(probe) / (perf_counter() - began)  # rows a second
+units = {"years": 3.15e7, "hours": 3600, "seconds": 1, "milliseconds": 0.001}
 lines = []
-for n in (5, 10, 20, 30, 60):
+for n in (10, 20, 30, 50):
     seconds = 2**n * 100 / rate
-    lines.append((n, f"{2**n:.3g}", f"{seconds:.2g} s", f"{seconds / 3.15e7:.2g} years"))
-plots.table(
-    lines, ["features", "teams", "time", "in years"], title="Each feature doubles the price"
-)
+    unit = next(unit for unit, length in units.items() if seconds > length)
+    lines.append((n, f"{2**n:,}", f"{seconds / units[unit]:,.0f} {unit}"))
+plots.table(lines, ["features", "teams", "time"], title="Each feature doubles the price")
 
 # %% [markdown]
 # Up to some 15 features, compute exactly. Above that, draw orders with error bars, use the tree's own
@@ -1146,8 +1162,8 @@ progress()
 #
 # - A Shapley value is what a feature adds on average over all orders of arrival. The values add up to the
 #   score minus the base, and no other shares keep all four promises.
-# - KernelSHAP and TreeSHAP compute these values, orders estimate them with an error bar. Deep SHAP and
-#   GradientSHAP compute something else that is near.
+# - KernelSHAP with all teams and TreeSHAP compute these values, drawn orders and teams estimate them.
+#   Deep SHAP and GradientSHAP compute something else that is near.
 # - The theorem holds for a game. You choose the game: whom you compare with, whether you set or see,
 #   which features play as one.
 #
@@ -1159,7 +1175,7 @@ progress()
 #
 # ## Go further
 #
-# - Shapley (1953), *A value for n-person games*: six pages, and the proof.
+# - Shapley (1953), *A value for n-person games*: eleven pages, with the proof.
 # - Štrumbelj, Kononenko (2014), *Explaining prediction models and individual predictions with feature
 #   contributions*: orders, drawn at random.
 # - Lundberg, Lee (2017), *A Unified Approach to Interpreting Model Predictions*: the regression, and

@@ -69,6 +69,7 @@ def nobody_is_zero(worth, team, player):
         (by_teams(lambda s, n: factorial(s) * factorial(n - s - 1)), "not divided by their number"),
         (by_teams(right_weight, sizes=lambda n: range(n - 1)), "of all others is missing"),
         (by_teams(right_weight, sizes=lambda n: range(1, n)), "empty team is missing"),
+        (by_teams(lambda s, n: factorial(s) * factorial(n - s - 1) // factorial(n)), "fraction"),
         (lambda worth, n: -shapley_of_game(worth, n), "wrong sign"),
         (lambda worth, n: shapley_of_game(worth, n).sum(), "shape"),
         (lambda worth, n: None, "None"),
@@ -162,6 +163,18 @@ def test_report_takes_the_model_answer_and_another_one():
             "share is no cause, and advice on treatment needs a trial. The theorem of Shapley "
             "holds for one game, and the authors of this report have chosen the game themselves.",
             "moves with cholesterol",
+        ),
+        (
+            "I would compare several methods before I believe this. The numbers do not prove much, "
+            "because an explanation can always be wrong, and different explanations together give "
+            "a better picture. One has to be careful with strong claims and ask a doctor first.",
+            "lower than what",
+        ),
+        (
+            "The report is right that SHAP is fair, and a share of minus 70 is far below those of "
+            "the other patients. It does not show how sure the number is, so error bars should be "
+            "drawn, and LDL should have been reported as well before anybody draws a conclusion.",
+            "model or about the body",
         ),
     ],
 )

@@ -57,37 +57,51 @@ def _five(team: frozenset[int]) -> float:
 
 def _slips(worth: Worth, n: int) -> dict[str, np.ndarray]:
     """Return what each of the usual mistakes computes."""
-    right = _right(worth, n)
-    everybody = frozenset(range(n))
-    in_a_row = [worth(frozenset(range(i + 1))) - worth(frozenset(range(i))) for i in range(n)]
-    equal = np.full(2**n, 1 / 2 ** (n - 1))
-    by_size = np.array([bin(k).count("1") for k in range(2**n)])
-    too_much = np.array([factorial(s) * factorial(n - s) / factorial(n) for s in by_size])
-    weight = _weights(n)
+    return _wrong_means(worth, n) | _wrong_games(worth, n) | _wrong_weights(worth, n)
+
+
+def _wrong_means(worth: Worth, n: int) -> dict[str, np.ndarray]:
+    """Return what comes out when one order stands for all of them, or one place in the order."""
+    teams = [frozenset(range(i)) for i in range(n + 1)]
+    first = [worth(frozenset({i})) - worth(frozenset()) for i in range(n)]
+    last = [worth(teams[n]) - worth(teams[n] - {i}) for i in range(n)]
     return {
-        "every team counts the same here; a team's weight depends on its size.": _summed(
-            worth, n, equal
+        "this is one order, 0, 1, 2, ...: the mean goes over all of them.": np.diff(
+            [worth(team) for team in teams]
         ),
-        "this is one order, 0, 1, 2, ...: the mean goes over all of them.": np.array(in_a_row),
         "this is what each adds when it comes last; the mean goes over all teams that may be there "
-        "before.": np.array([worth(everybody) - worth(everybody - {i}) for i in range(n)]),
+        "before.": np.array(last),
         "this is what each adds when it comes first; the mean goes over all teams that may be "
-        "there before.": np.array([worth(frozenset({i})) - worth(frozenset()) for i in range(n)]),
+        "there before.": np.array(first),
+        "the sum over orders is not divided by their number, n!.": _right(worth, n) * factorial(n),
+    }
+
+
+def _wrong_games(worth: Worth, n: int) -> dict[str, np.ndarray]:
+    """Return what comes out when something else is summed than what the player adds."""
+    return {
         "what the team is worth without the player is not subtracted.": _summed(
-            worth, n, weight, added=False
+            worth, n, _weights(n), added=False
         ),
         "nobody is worth something in this game: what the first one adds is worth({i}) - "
-        "worth(nobody).": right + worth(frozenset()) / n,
-        "the weight is factorial(size) * factorial(n - size) / n!; it lacks a - 1: the player takes "
-        "a place too.": _summed(worth, n, too_much),
-        "the sum over orders is not divided by their number, n!.": right * factorial(n),
-        "the team of all others is missing: sizes run from 0 to n - 1.": _summed(
-            worth, n, np.where(by_size == n - 1, 0, weight)
-        ),
-        "the empty team is missing: sizes run from 0.": _summed(
-            worth, n, np.where(by_size == 0, 0, weight)
-        ),
+        "worth(nobody).": _right(worth, n) + worth(frozenset()) / n,
     }
+
+
+def _wrong_weights(worth: Worth, n: int) -> dict[str, np.ndarray]:
+    """Return what comes out when the right gains are weighed wrongly."""
+    sizes = np.array([bin(k).count("1") for k in range(2**n)])
+    right, equal = _weights(n), np.full(2**n, 1 / 2 ** (n - 1))
+    too_much = np.array([factorial(s) * factorial(n - s) / factorial(n) for s in sizes])
+    weights = {
+        "every team counts the same here; a team's weight depends on its size.": equal,
+        "the weight is factorial(size) * factorial(n - size) / n!; it lacks a - 1: the player takes "
+        "a place too.": too_much,
+        "the team of all others is missing: sizes run from 0 to n - 1.": right * (sizes != n - 1),
+        "the empty team is missing: sizes run from 0.": right * (sizes != 0),
+        "// drops the fraction of the weight: divide by n! with /.": np.floor(right),
+    }
+    return {slip: _summed(worth, n, weight) for slip, weight in weights.items()}
 
 
 def _right(worth: Worth, n: int) -> np.ndarray:
@@ -181,8 +195,8 @@ def background(guess: Any) -> None:
     minutes=8,
     difficulty=3,
     hints=(
-        "Three claims: it protects; it is the only fair answer; so advise her. Which of them is "
-        "about the model, which about the body?",
+        "Three claims: it protects; it is the only fair answer; so leave it alone. Which of "
+        "them is about the model, which about the body?",
         "Compared with whom? And what did LDL get, which goes with cholesterol?",
         "Background not named; a share is no cause; cholesterol and LDL move together (impossible "
         "patients, shares that cancel in part); the theorem holds for a game that somebody chose.",
@@ -193,19 +207,21 @@ def report(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"background|compar|reference|baseline|\bbase\b|against wh(om|ich)|other patients",
-        "70 points lower than what? Speak of whom she is compared with.",
+        r"background|compar\w+ (it )?(with|to|against) (wh|the|oth|a |an |100|all|some|avera|mean)"
+        r"|comparison group|reference|baseline|\bbase\b|against wh(om|ich|at)|(other|100) patients"
+        r"|than (the )?(mean|average|other patients)",
+        "70 points lower than what? Speak of whom the patient is compared with.",
     )
     expect_mentions(
         answer,
         r"caus|the model(,|'s| and)? (not|says|uses|does|predict)|about the (model|network)|trial"
-        r"|experiment|intervention|confound|correlation is not|does not (prove|mean|show)",
+        r"|experiment|intervention|confound|correlation is not|network.s (output|prediction)",
         "Is this about the model or about the body? Say what a share has to do with causes.",
     )
     expect_mentions(
         answer,
-        r"correlat|LDL|together|impossible|(cannot|can't|do(es)? not|don't) exist|unreal"
-        r"|depend(s|ent)? on each|collinear|cancel",
+        r"correlat|\bLDL\b|(go|move|rise|belong)s? together|impossible|collinear|cancel"
+        r"|(cannot|can't|do(es)? not|don't) exist|unreal|depend(s|ent)? on each",
         "Which other feature moves with cholesterol, and what share did it get?",
     )
 
@@ -237,8 +253,8 @@ question(
 
 question(
     "shap.q_ignored",
-    "A bank removes the column *sex* from its model. Conditional SHAP, asked about all columns, still "
-    "gives *sex* a share of -12. What do you know?",
+    "A bank removes the column 'sex' from its model. Conditional SHAP, asked about all columns, still "
+    "gives 'sex' a share of -12. What do you know?",
     choices={
         "The model uses sex in secret.": "It cannot: it never gets the column.",
         "The share is a mistake in the program.": "It is what conditional values are meant to show.",
