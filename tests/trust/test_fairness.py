@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from fairlearn.postprocessing import ThresholdOptimizer
+from fairlearn.reductions import DemographicParity, ExponentiatedGradient
 from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import calibration_curve
@@ -290,7 +291,7 @@ def test_what_cannot_occur_together() -> None:
 
 
 def test_weights_by_hand() -> None:
-    """Kamiran, Calders (2012), section 3.3: ten applicants, half of each sex, 4 of 5 men and 2 of
+    """The applicants of Kamiran, Calders (2012): five of each sex, 4 of 5 men and 2 of
     5 women accepted; 0.5 * 0.6 / 0.4 = 0.75 for accepted men, and so on."""
     y = [1, 1, 1, 1, 0, 1, 1, 0, 0, 0]
     want = [0.75] * 4 + [2] + [1.5] * 2 + [2 / 3] * 3
@@ -318,13 +319,16 @@ def test_no_weights_make_up_for_rows_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_sure_logits_give_the_metrics_squared(seed: int) -> None:
+def test_sure_logits_give_fairlearns_metrics_squared(seed: int) -> None:
     y, pred, _, group = people(seed=seed)
     logits = torch.tensor(2000.0 * pred - 1000)
-    tpr = equal_opportunity_difference(y, pred, group)
-    fpr = equal_opportunity_difference(1 - y, pred, group)
+    tpr = theirs.equal_opportunity_difference(y, pred, sensitive_features=group)
+    fpr = theirs.equal_opportunity_difference(1 - y, pred, sensitive_features=group)
     want = {
-        "demographic_parity": demographic_parity_difference(y, pred, group) ** 2,
+        "demographic_parity": theirs.demographic_parity_difference(
+            y, pred, sensitive_features=group
+        )
+        ** 2,
         "equal_opportunity": tpr**2,
         "equalized_odds": tpr**2 + fpr**2,
     }
@@ -357,33 +361,43 @@ def test_penalty_gradient_by_differences(constraint: Any) -> None:
     )
 
 
-def test_penalty_closes_the_gap_it_is_asked_to() -> None:
-    """A logistic regression that sees the group: its gap goes, for an accuracy that falls less."""
+@pytest.mark.filterwarnings("ignore:Setting a value on a Series")  # fairlearn, of its own code
+def test_penalty_closes_the_gap_as_cheaply_as_fairlearns_reductions() -> None:
+    """A logistic regression that sees the group. Its gap goes; fairlearn's mixture of many
+    regressions, at a gap no smaller, is right no more than 1.5 points more often."""
     y, _, probs, group = people(400, 2, bias=0.3)
-    x = torch.tensor(np.stack([probs, group == "b"], axis=1)).double()
-    labels = torch.tensor(y).double()
+    x, labels = np.stack([probs, group == "b"], axis=1).astype(float), torch.tensor(y)
+    before, after = (trained(x, labels, group, strength) for strength in (0, 100))
+    assert soft_gap(before, group) > 0.05
+    assert soft_gap(after, group) < 0.005
+    rival = ExponentiatedGradient(
+        LogisticRegression(C=1e6), DemographicParity(difference_bound=0.01)
+    ).fit(x, y, sensitive_features=group)
+    mixed = rival._pmf_predict(x)[:, 1]
+    assert soft_gap(mixed, group) > 0.005
+    assert accuracy(y, after >= 0.5) > accuracy(y, mixed) - 0.015
 
-    def trained(strength: float) -> tuple[float, float]:
-        weights = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 
-        def loss() -> torch.Tensor:
-            optimizer.zero_grad()
-            logits = x @ weights[:2] + weights[2]
-            fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
-            total = fit + strength * fairness_penalty(logits, labels, group)
-            total.backward()
-            return total
+def trained(x: Array, labels: torch.Tensor, group: Array, strength: float) -> Array:
+    """Return the probabilities of a logistic regression trained with the penalty."""
+    inputs = torch.tensor(np.column_stack([x, np.ones(len(x))]))
+    weights = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 
-        optimizer.step(loss)  # type: ignore
-        p = torch.sigmoid(x @ weights[:2] + weights[2]).detach().numpy()
-        soft_gap = abs(p[group == "a"].mean() - p[group == "b"].mean())
-        return float(soft_gap), float(((p >= 0.5) == y).mean())
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ weights
+        fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.double())
+        total = fit + strength * fairness_penalty(logits, labels, group)
+        total.backward()
+        return total
 
-    (gap, accuracy), (fair_gap, fair_accuracy) = trained(0), trained(100)
-    assert gap > 0.05
-    assert fair_gap < 0.005
-    assert accuracy - 0.05 < fair_accuracy <= accuracy + 0.02
+    optimizer.step(loss)  # type: ignore
+    return torch.sigmoid(inputs @ weights).detach().numpy()
+
+
+def soft_gap(p: Array, group: Array) -> float:
+    return abs(float(p[group == "a"].mean() - p[group == "b"].mean()))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ records are themselves fair, it cannot say.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from torch import Tensor
 from xailab.core.checks import check_positive
 
 Array = np.ndarray
-Labels = Array | Tensor | pd.Series | Sequence[int]
-Numbers = Array | Tensor | pd.Series | Sequence[float]
-Groups = Array | Tensor | pd.Series | pd.Categorical | Sequence[Hashable]
+Labels: TypeAlias = Array | Tensor | pd.Series | Sequence[int]
+Numbers: TypeAlias = Array | Tensor | pd.Series | Sequence[float]
+Groups: TypeAlias = Array | Tensor | pd.Series | pd.Categorical | Sequence[Hashable]
 Constraint = Literal["demographic_parity", "equal_opportunity", "equalized_odds"]
 
 # What each demand wants equal in all groups.
