@@ -107,6 +107,7 @@ def test_guesses_have_a_form():
 def test_free_text_needs_words_and_what_was_asked():
     expect_words("it is flat", 3)
     expect_mentions("The slope SATURATES", "saturat|flat", "What about the slope?")
+    expect_mentions("with other\n    patients", "other patients", "Compared with whom?")
     with pytest.raises(Mistake, match="at least 4 words, 3 came"):
         expect_words("it is flat", 4)
     with pytest.raises(Mistake, match="a float came"):

@@ -186,7 +186,9 @@ def expect_words(text: Any, at_least: int) -> None:
 def expect_mentions(text: str, pattern: str, ask: str) -> None:
     """Raise `Mistake(ask)` unless the regular expression occurs in `text`, in any case.
 
+    Line breaks count as spaces, for nobody knows where a writer will break a line.
+
     >>> expect_mentions("The gradient saturates", r"saturat|flat", "What happens to the slope?")
     """
-    if not re.search(pattern, text, re.IGNORECASE):
+    if not re.search(pattern, " ".join(text.split()), re.IGNORECASE):
         raise Mistake(ask)

@@ -209,13 +209,14 @@ def report(answer: Any) -> None:
         answer,
         r"background|compar\w+ (it )?(with|to|against) (wh|the|oth|a |an |100|all|some|avera|mean)"
         r"|comparison group|reference|baseline|\bbase\b|against wh(om|ich|at)|(other|100) patients"
-        r"|than (the )?(mean|average|other patients)",
+        r"|(than|relative to|from) (the )?(mean|average|other patients)|(mean|average) of",
         "70 points lower than what? Speak of whom the patient is compared with.",
     )
     expect_mentions(
         answer,
-        r"caus|the model(,|'s| and)? (not|says|uses|does|predict)|about the (model|network)|trial"
-        r"|experiment|intervention|confound|correlation is not|network.s (output|prediction)",
+        r"caus|trial|experiment|intervention|confound|correlation is not|disease|\bbody\b|medical"
+        r"|(about|explains?|how|only|what) the (model|network)|(model|network)('s)? \w*\s?(not|says|uses"
+        r"|does|predict|output|comput|answer|learn)",
         "Is this about the model or about the body? Say what a share has to do with causes.",
     )
     expect_mentions(
