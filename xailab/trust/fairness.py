@@ -501,7 +501,8 @@ class FairThresholds(NamedTuple):
     def likeliest(self) -> dict[Hashable, float]:
         """Return each group's threshold with the highest chance: a rule without lots.
 
-        It keeps the promise of equal rates only nearly, so measure it.
+        Measure it: the rates are nearly equal where lots decide between neighboring thresholds,
+        as mostly for one equation, and may be far apart after "equalized_odds".
         """
         return {g: float(t[np.argmax(chance)]) for g, (t, chance) in self.lotteries.items()}
 
