@@ -7,7 +7,8 @@ from xailab.course.lesson import Lesson
 SOURCE = '''# %% [markdown]
 # # 08. Maps: where?
 #
-# **Question:** Which part?
+# **Question:** Which part
+# of it?
 #
 # **Time:** 40 minutes
 
@@ -32,7 +33,7 @@ LESSON = Lesson("08_maps", SOURCE)
 
 def test_the_opening_tells_the_facts():
     assert (LESSON.number, LESSON.title) == ("08", "Maps: where?")
-    assert LESSON.question == "Which part?"
+    assert LESSON.question == "Which part of it?"
     assert LESSON.reading_minutes == 40
 
 
@@ -41,7 +42,8 @@ def test_the_opening_tells_the_facts():
     [("# # 08", "title"), ("# **Question", "question"), ("# **Time", "reading_minutes")],
 )
 def test_a_missing_fact_is_told(line, fact):
-    lines = [text for text in SOURCE.splitlines() if not text.startswith(line)]
+    source = SOURCE.replace("Which part\n# of it?", "Which part?")
+    lines = [text for text in source.splitlines() if not text.startswith(line)]
     with pytest.raises(ValueError, match=r"lessons/08_maps.py: its opening lacks"):
         getattr(Lesson("08_maps", "\n".join(lines)), fact)
 

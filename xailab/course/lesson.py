@@ -117,8 +117,9 @@ class Lesson:
 
     @property
     def question(self) -> str:
-        """The question of the lesson: `**Question:** ...`."""
-        return self._fact(r"^\*\*Question:?\*\*:? *(.+)$", "`**Question:** ...`")
+        """The question of the lesson: `**Question:** ...`, to the end of its paragraph."""
+        paragraph = self._fact(r"^\*\*Question:?\*\*:? *(.+(?:\n.+)*)$", "`**Question:** ...`")
+        return " ".join(paragraph.split())
 
     @property
     def reading_minutes(self) -> int:
