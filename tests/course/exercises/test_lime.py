@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import Ridge
 
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 from xailab.attribution.lime import lime_fit, lime_weights
+from xailab.core import predictor
 from xailab.course.registry import exercises_of, find_exercise
 
 LESSON = "10_lime"
@@ -60,6 +62,7 @@ def test_core_takes_the_model_answer_and_other_ways():
         (by_ridge(lambda z, w: np.exp(-(distance(z) ** 2) / w / 2)), "width is not squared"),
         (by_ridge(lambda z, w: np.exp(-distance(z) / w**2 / 2)), "distance is not squared"),
         (by_ridge(lambda z, w: distance(z)), "weight is the distance"),
+        (by_ridge(lambda z, w: lime_weights(z, 0.25)), "use kernel_width"),
         (by_ridge(lambda z, w: np.exp(-((1 - z.mean(1)) ** 2) / w**2 / 2)), "share of hidden"),
         (with_intercept, "leave the intercept out"),
         (in_place, "changed its arguments"),
@@ -91,6 +94,9 @@ def shares(logits):
 def test_debug_takes_the_model_answer_and_another_way():
     assert_accepted("lime.debug", solution_of(LESSON, "predict_rgb"))
     assert_accepted("lime.debug", predict_by(one_channel, shares))
+    assert_accepted(
+        "lime.debug", lambda net, p: softmax(predictor(net)(p[..., 0][:, None]), axis=1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,10 +112,17 @@ def test_debug_takes_the_model_answer_and_another_way():
         (predict_by(lambda p: one_channel(p).expand(-1, 3, -1, -1), shares), r"got \(3, 3, 4, 6\)"),
         (predict_by(lambda p: one_channel(p).double(), shares), "float64"),
         (predict_by(one_channel, lambda y: y.softmax(1).numpy()[:, 1]), "shape"),
+        (predict_by(lambda p: one_channel(p) * 3, shares), "added up"),
+        (predict_by(lambda p: one_channel(p) / 255, shares), "divide them by 255"),
     ],
 )
 def test_debug_names_the_mistake(wrong, match):
     assert_rejected("lime.debug", wrong, match)
+
+
+def test_debug_needs_no_grad_as_a_real_network_does():
+    with pytest.raises(RuntimeError, match="requires grad"):
+        find_exercise("lime.debug").check(lambda net, p: net(one_channel(p)).softmax(1).numpy())
 
 
 def test_guesses_are_numbers_in_range():
@@ -128,9 +141,22 @@ REPORT = (
 )
 
 
+PLAIN = (
+    "Experts who like a picture tell us something about the experts, not about the network. It "
+    "would be better to hide the mole and look whether the diagnosis flips. Running it with the "
+    "same random numbers must give the same picture: vary the seed, and the number of patches too."
+)
+AGREES = (
+    "The report is careful. The green region covers the mole, five dermatologists say that it is "
+    "plausible, and the figure of seed 42 is stable, because two runs of the notebook agree in "
+    "every patch. So the explanation is faithful, and the network is safe to use in a clinic."
+)
+
+
 def test_the_criticism_speaks_of_three_things():
     assert_accepted("lime.report", solution_of(LESSON, "criticism"))
     assert_accepted("lime.report", REPORT)
+    assert_accepted("lime.report", PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +172,10 @@ def test_the_criticism_asks_for_what_is_missing(left_out, match):
     for words in left_out:
         text = text.replace(words, "something")
     assert_rejected("lime.report", text, match)
+
+
+def test_repeating_the_report_is_no_criticism():
+    assert_rejected("lime.report", AGREES, "asking the network")
 
 
 def test_a_short_criticism_is_not_enough():

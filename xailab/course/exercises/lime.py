@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LESSON = "10_lime"
 
+_PEOPLE = r"(the |a |these |five )?(human|doctor|dermatolog|expert|people|person)"
+
 
 @exercise(
     "lime.core",
@@ -70,6 +72,9 @@ def core(answer: Any) -> None:
         "the distance is the share of hidden features; the cosine takes the square root of the "
         "share of ones.": _ridge(
             samples, scores, np.sqrt(np.exp(-((1 - samples.mean(1)) ** 2) / width**2))
+        ),
+        "the width is .25 whatever is asked for: use kernel_width.": _ridge(
+            samples, scores, _kernel(samples, 0.25)
         ),
     }
     given = samples.copy(), scores.copy()
@@ -137,7 +142,9 @@ def debug(answer: Any) -> None:
 
     pictures = np.random.default_rng(0).random((3, 4, 6, 1)).repeat(3, axis=3)
     network = _strict_network()
-    logits = network(torch.tensor(pictures[..., 0], dtype=torch.float32)[:, None]).detach()
+    gray = torch.tensor(pictures[..., 0], dtype=torch.float32)[:, None]
+    with torch.no_grad():
+        logits, of_sum, dark = (network(scale * gray) for scale in (1, 3, 1 / 255))
     got = answer(network, pictures.copy())
     if isinstance(got, torch.Tensor):
         raise Mistake("a tensor came back; LIME wants an array: end with .numpy().")
@@ -146,6 +153,8 @@ def debug(answer: Any) -> None:
         "softmax over the pictures (dim 0), not over the classes (dim 1).": logits.softmax(0),
         "these are log-probabilities: softmax, not log_softmax.": logits.log_softmax(1),
         "each class for itself: softmax, not sigmoid, so that a row sums to 1.": logits.sigmoid(),
+        "the three channels are added up: take one of them, pictures[..., 0].": of_sum.softmax(1),
+        "the pictures lie in 0..1 already: do not divide them by 255.": dark.softmax(1),
     }
     expect_close(got, logits.softmax(1), "the probabilities", known=known, rtol=1e-4)
 
@@ -156,18 +165,23 @@ def _strict_network() -> Any:
     from torch import nn
 
     class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))  # as in any network: .numpy() needs no_grad
+
         def forward(self, x: Any) -> Any:
             if not isinstance(x, torch.Tensor):
                 raise Mistake("the network got an array: make a tensor of it.")
-            if x.shape != (3, 1, 4, 6):
+            if x.ndim != 4 or x.shape[1:] != (1, 4, 6):
                 raise Mistake(
                     f"the network wants (M, 1, H, W), here (3, 1, 4, 6), and got {tuple(x.shape)}."
                 )
             if x.dtype != torch.float32:
                 raise Mistake(f"the network wants float32, and got {str(x.dtype)[6:]}.")
-            return torch.stack([x.sum((1, 2, 3)), x[:, 0, 0].sum(1), x[:, 0, :, 0].sum(1)], 1)
+            sums = [x.sum((1, 2, 3)), x[:, 0, 0].sum(1), x[:, 0, :, 0].sum(1)]
+            return self.scale * torch.stack(sums, 1)
 
-    return Strict().requires_grad_(False)
+    return Strict()
 
 
 @exercise(
@@ -213,19 +227,21 @@ def report(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"plausib|look(s|ed|ing)? right|convinc|what (a |the )?(human|doctor|dermatolog|expert|people)"
-        r"|agree with (the |a )?(human|doctor|dermatolog|expert)|opinion|rat(ed|ing)s?\b",
+        r"plausib|look(s|ed|ing)? right|convinc\w+ (is|does|only|means|shows)|opinion|taste"
+        rf"|what {_PEOPLE}|agree with {_PEOPLE}|(about|of|by) {_PEOPLE}|rat(ed|ings?)\b|persua",
         "Dermatologists found it convincing: is that about the network, or about them?",
     )
     expect_mentions(
         answer,
-        r"\b(cover|hid|remov|delet|mask|occlu|paint|blank|gr[ae]y)|score (falls|drops)|faithful",
+        r"\b(cover(ing|ed)?\b|hid|remov|delet|mask|occlu|paint|blank|gr[ae]y|eras|replac|perturb"
+        r"|ablat)|score (falls|drops)",
         "How would you test, by asking the network, that it uses the green region?",
     )
     expect_mentions(
         answer,
-        r"(other|different|several|many|more|another|second|ten|vary|change\w*) (random )?seeds?"
-        r"|seeds\b|rank correlation|same (samples|draws|random)|fix(ed|ing) (the )?seed",
+        r"(other|different|several|many|more|another|second|ten|vary|vari(ed|ation)|chang\w*)"
+        r" (of )?(the )?(random )?seed|seeds\b|rank correlation|without (a |the )?(fixed )?seed"
+        r"|same (samples|draws?|random|noise|numbers)|fix(ed|ing) (the )?seed",
         "Why did running the notebook again give the same figure, and what would you run instead?",
     )
 
