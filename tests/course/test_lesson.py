@@ -83,7 +83,7 @@ def test_line_ends_of_another_system_change_nothing(tmp_path):
 
 def test_a_marker_without_partner_is_told_with_its_line():
     lesson = replace(LESSON, source=SOURCE.replace("    ### END SOLUTION\n", ""))
-    with pytest.raises(ValueError, match=r"lessons/08_maps.py, line 12: .*has no partner"):
+    with pytest.raises(ValueError, match=r"lessons/08_maps.py, line 13: .*has no partner"):
         lesson.learner()
 
 
