@@ -80,9 +80,19 @@ def attached(model, x, targets, baseline, n_steps):
     return along()(model, x, targets, baseline, n_steps) * torch.ones(1, requires_grad=True)
 
 
+def with_respect_to_x(model, x, targets, baseline, n_steps):
+    leaf, total = x.clone().requires_grad_(), 0
+    for k in range(n_steps):
+        place = baseline + (k + 0.5) / n_steps * (leaf - baseline)
+        score = model(place).gather(1, targets[:, None]).sum()
+        total += torch.autograd.grad(score, leaf)[0]
+    return (x - baseline) * total / n_steps
+
+
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
+        (with_respect_to_x, "with respect to the place"),
         (along(lambda n: np.arange(n) / n), "left ends"),
         (along(lambda n: (np.arange(n) + 1) / n), "right ends"),
         (along(lambda n: np.linspace(0, 1, n)), "both included"),
@@ -183,6 +193,7 @@ def test_the_model_answer_is_the_packages_rule():
         (step(lambda z, e: z + e), "negative sums"),
         (step(lambda z, e: 2 * z - away(z, e)), "away from 0"),
         (step(lambda z, e: z), "epsilon is missing"),
+        (lambda x, w, b, R, e: x * (R @ w), "divided by what fed the unit"),
         (step(lambda z, e: z + e * torch.sign(z)), r"torch\.sign"),
         (lambda x, w, b, R, e: (R / away(x @ w.T + b, e)) @ w, "multiply by x"),
         (
@@ -224,6 +235,14 @@ def test_report_takes_the_model_answer_and_another_one():
         income is near the mean, the way gone is nothing, so the result must be 0 even for a network
         that looks at nothing else; raise her income and see what happens. Three theorems about
         the method do not say that this choice was right.""",
+    )
+    assert_accepted(
+        REPORT,
+        """Eight percent missing is much more than rounding. They should double the number of steps
+        and see whether the sum gets closer. Zero in the table means an average person, so everyone
+        is explained relative to that one. If she earns about the average, she gets nothing for it
+        no matter how the network uses it. Satisfying axioms rules out some bad methods, but many
+        methods pass.""",
     )
 
 

@@ -106,6 +106,7 @@ def _slips(net: Any, x: "Tensor", targets: "Tensor", b: "Tensor") -> dict[str, "
         [_along(net, x, torch.full_like(targets, t), b, middles) for t in range(3)]
     ).sum(0)
     chance = torch.nn.Sequential(net, torch.nn.Softmax(1))
+    weighed = sum(point * _along(net, x, targets, b, [point]) for point in middles) / 4
     return {
         "these are the left ends of the steps; take their middles, (k + 0.5) / n.": _along(
             net, x, targets, b, [0, 0.25, 0.5, 0.75]
@@ -124,6 +125,8 @@ def _slips(net: Any, x: "Tensor", targets: "Tensor", b: "Tensor") -> dict[str, "
         "only the factor uses the baseline: the path has to begin there, too.": (x - b)
         * (_along(net, x, targets, 0.0, middles) / x),
         "this is the gradient at x alone: ask on the way as well.": _along(net, x, targets, b, [1]),
+        "these gradients are taken with respect to x, which moves the place on the path by alpha only; "
+        "take them with respect to the place.": weighed,
         "the gradients are added up; take their mean, or the map grows with n_steps.": 4 * right,
         "half of what it should be: is the sum over the rows' scores a mean?": right / 2,
         "this explains the sum of all logits: pick each row's own target.": every,
@@ -196,6 +199,9 @@ def _wrong_shares(
             _shared(x, weight, above, z - away)
         ),
         "epsilon is missing.": _shared(x, weight, above, z),
+        "relevance_out is to be divided by what fed the unit, before it goes down.": _shared(
+            x, weight, above, torch.ones_like(z)
+        ),
         "this is the signal without its input: multiply by x.": (above / (z + away)) @ weight,
         "the bias keeps its own share; here the inputs have got it.": (with_bias * per_unit).sum(1),
         "only positive products share here: that is the z-plus rule.": (
@@ -260,9 +266,10 @@ def report(answer: Any) -> None:
     )
     expect_mentions(
         answer,
-        r"blind|factor|x ?(-|−|minus) ?b|equal|same as the|times (0|zero)|must be (0|zero)"
-        r"|has to be (0|zero)|always (0|zero)|(change|vary|varying|changing|raise|move) (the |his |her |their )?income"
-        r"|average income",
+        r"blind|factor|x(_i)? ?(-|−|minus) ?b|equal|same as the|(times|multiplied by|must be|has to be"
+        r"|always|gets?) (0|zero)|(change|vary|varying|changing|raise|move) (the |his |her |their )?income"
+        r"|average income|income [^.]{0,30}(average|baseline|mean\b)|income (is|was|were) (changed|varied)"
+        r"|no matter|whatever|regardless|cancel",
         "Does an attribution of 0 prove that income was not used? Look at the factor in the formula.",
     )
     expect_mentions(
