@@ -25,7 +25,7 @@
 # **You need:** [07 Integrated gradients](07_integrated_gradients.ipynb) and
 # [08 Class activation maps](08_cam.ipynb)
 #
-# **Time:** 80 minutes with the exercises; the cells run in half a minute · **Difficulty:** 3 of 5
+# **Time:** 90 minutes with the exercises; the cells run in under a minute · **Difficulty:** 3 of 5
 
 # %%
 import numpy as np
@@ -163,6 +163,7 @@ tuple(vectors.shape)
 
 # %%
 cell = nn.GRUCell(32, 32)
+# torch calls the weights of a first layer "weight_ih_l0", those of one cell "weight_ih"
 cell.load_state_dict({name[:-3]: value for name, value in reader.gru.state_dict().items()})
 h = torch.zeros(1, 32)
 for vector in vectors[0]:
@@ -170,16 +171,15 @@ for vector in vectors[0]:
 torch.testing.assert_close(h, reader.states(vectors)[:, -1])
 
 # %%
-so_far = reader.fc(reader.states(vectors))[
-    0, :, SPAM
-].detach()  # (T + 1,): before word 1, after it, ...
+with torch.no_grad():
+    so_far = reader.fc(reader.states(vectors))[0]  # (T + 1, 2): before word 1, after it, ...
 words = token_attributions(reader, [text], SPAM, n_steps=1).tokens[0]
 plots.curve(
     range(len(so_far)),
-    {"spam": so_far},
-    title="By the first prize, it has made up its mind",
+    {"spam": so_far[:, SPAM], "ham": so_far[:, 1 - SPAM]},
+    title="At the fifth word, cash, the answer turns to spam",
     xlabel=f"words read: {' '.join(words)}",
-    ylabel="logit of spam",
+    ylabel="logits",
 )
 
 # %% [markdown]
@@ -205,9 +205,7 @@ faded_in = reader.forward_embedded(path)[:, SPAM]  # (200,)
 weights = (slopes.mean(0) * vectors[0]).sum(1)  # (T,)
 
 # %%
-same = integrated_gradients(
-    lambda e: reader.forward_embedded(e), vectors, SPAM, n_steps=STEPS, rule="midpoint"
-)
+same = integrated_gradients(reader.forward_embedded, vectors, SPAM, n_steps=STEPS, rule="midpoint")
 torch.testing.assert_close(weights, same[0].sum(1))
 ig = token_attributions(reader, [text], SPAM)  # places its points better, at the same number
 torch.testing.assert_close(ig.weights[0], weights, rtol=0, atol=0.01)
@@ -216,12 +214,25 @@ torch.testing.assert_close(ig.weights[0], weights, rtol=0, atol=0.01)
 plots.tokens(ig.tokens[0], ig.weights[0], title="Integrated gradients: the pound sign leads")
 
 # %% [markdown]
-# The numbers are logits, so they have to add up: to the logit of this message minus the logit of "no
-# words at all". Do they?
+# The curve of section 1 rose at *cash* and *prize*, and hardly moved at the pound sign. Was it kept in
+# the state, to count later? Read the first words with the sum and without it:
 
 # %%
-nothing = reader.forward_embedded(torch.zeros_like(vectors))[0, SPAM].item()
-print(f"message minus nothing  {logits[row, SPAM].item() - nothing:.4f}")
+with torch.no_grad():
+    for start in ("Win a £1000 cash prize", "Win a cash prize"):
+        ham, spam = reader(reader.encode([start]))[0].tolist()
+        print(f"{start:23} spam {spam:+.2f}   ham {ham:+.2f}")
+
+# %% [markdown]
+# It was: without the sum, the prize alone does not decide.
+#
+# The numbers are logits, so they have to add up: to the logit of this message minus that of twelve empty
+# words, all their vectors zero. (That is not the start of the curve: an empty word moves the state, too,
+# through the biases.) Do they?
+
+# %%
+empty = reader.forward_embedded(torch.zeros_like(vectors))[0, SPAM].item()
+print(f"message minus empty    {logits[row, SPAM].item() - empty:.4f}")
 print(f"sum of the words       {ig.weights.sum().item():.4f}")
 
 # %% [markdown]
@@ -273,8 +284,8 @@ plots.table(
 plots.tokens(words, deleted, title="Deletion: no single word is needed")
 
 # %% [markdown]
-# Two methods, two stories. Integrated gradients hand out the whole logit, 5.5, and give the pound sign
-# nearly half of it. Deletion finds that the message stays spam without any one of its words: there is
+# Two methods, two stories. Integrated gradients hand out the whole change, 5.5 logits, and give the
+# first pound sign nearly half of it. Deletion finds that the message stays spam without any one of its words: there is
 # another pound sign, and another prize. Keep this in mind for section 3.
 #
 # captum has the same integrated gradients, with a hook on the embedding layer in place of our
@@ -388,7 +399,7 @@ for name, part in {"first half": (0, 0.5), "second half": (0.5, 1), "both": (0, 
 plots.table(
     rows,
     ["part", "blanked together", *(f"sum of {name}" for name in found)],
-    title="Either half is enough: one question, four answers",
+    title="Either half is enough, and only some columns see it",
 )
 
 # %% [markdown]
@@ -417,21 +428,26 @@ places = range(0, len(plain) + 1, 3)
 with_prize = [" ".join(plain[:j] + ["prize"] + plain[j:]) for j in places]
 with torch.no_grad():
     effect = (reader(reader.encode(with_prize)) - reader(reader.encode([PLAIN])))[:, SPAM]
-lone = token_attributions(reader, with_prize, SPAM).weights[range(len(places)), list(places)]
+lone = {
+    name: token_attributions(reader, with_prize, SPAM, method=method).weights[
+        range(len(places)), list(places)
+    ]
+    for name, method in {"IG": "integrated_gradients", "gradient": "input_x_gradient"}.items()
+}
 
 # %%
 plots.curve(
     [len(plain) - j for j in places],
-    {"true effect": effect, "IG": lone},
-    title="Thirty words later, this network has forgotten the prize",
+    {"true effect": effect, **lone},
+    title="A dozen words later, this network has forgotten the prize",
     xlabel="words that follow it",
     ylabel="logits",
 )
 
 # %% [markdown]
 # At the end of the message, the word adds most of a logit; with a dozen words behind it, next to
-# nothing. Here the faded gradient tells the truth, and integrated gradients still give the word a
-# little more than it does. So a small weight on an early word can mean *the network forgot it* or
+# nothing. Here the faded gradient comes close to the truth, and integrated gradients stay further above
+# it. So a small weight on an early word can mean *the network forgot it* or
 # *something else stands in for it*. Only a test like the ones above tells which.
 #
 # ## 4. Sound becomes a picture
@@ -498,7 +514,7 @@ check("sequences_and_sound.frames", frames_of)
 
 # %% [markdown]
 # With half a hop of silence at both ends there are exactly 64 frames. The Fourier transform of a frame
-# gives 129 frequencies, 0 to 4,000 Hz in steps of 31.25 Hz:
+# gives 129 complex numbers, for 0 to 4,000 Hz in steps of 31.25 Hz; their squared sizes are the power:
 
 # %%
 padded = np.pad(wave, tone.HOP // 2)
@@ -646,13 +662,14 @@ plots.spectrograms(
 #
 # Every method for pictures works on a spectrogram. Score some on clips in which we **know** that the
 # note decided: right with it, wrong without it. **Pointing**: is the largest value in the note's
-# rectangle? **Mass**: how much of the positive evidence lies there? The rectangle covers about 2% of
-# the picture, and so a map that knows nothing scores .02.
+# rectangle? **Mass**: how much of the positive evidence lies there? **Rank**: how many of the largest
+# values do, as many as the rectangle has points? It covers about 2% of the picture, and so a map that
+# knows nothing scores .02.
 #
 # ### Predict, then run (1 minute)
 #
-# On photos, Grad-CAM pointed at the right quarter every time (lesson 08). Guess its **pointing** score
-# here, from 0 to 1.
+# In mosaics of photos, Grad-CAM nearly always pointed at the right quarter (lesson 08). Guess its
+# **pointing** score here, from 0 to 1.
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -721,7 +738,6 @@ plots.spectrograms(
     titles=["one mean slope a map", "each cell its own slope"],
     shared=False,
     masks=[truth[0]] * 2,
-    label="attribution",
     title="The mean slope turns the note against its own class",
 )
 
@@ -769,7 +785,7 @@ plots.curve(
     {"samples, IG": samples.reshape(64, 128).sum(1), "silenced": over_time},
     title="Both ways agree on when",
     xlabel="seconds",
-    ylabel="logits, by 16 ms",
+    ylabel="logits",
 )
 
 # %% [markdown]
@@ -883,7 +899,7 @@ plots.spectrograms(
     [on_picture, hard],
     **SIZE,
     titles=["silenced in the spectrogram", "64 ms of samples set to 0"],
-    title="A hard cut clicks: look at the two bright columns",
+    title="A hard cut clicks: two columns that nobody played",
 )
 
 # %% [markdown]
@@ -1027,7 +1043,7 @@ progress()
 # ## Go further
 #
 # - Cho and others (2014), *Learning Phrase Representations using RNN Encoder-Decoder for Statistical
-#   Machine Translation*: the gated recurrent unit.
+#   Machine Translation*: the gated recurrent unit. There, $r$ multiplies $h$ before $U_n$ does.
 # - Sundararajan, Taly, Yan (2017), *Axiomatic Attribution for Deep Networks*; its experiments explain
 #   texts through embeddings.
 # - Park and others (2019), *SpecAugment: A Simple Data Augmentation Method for Automatic Speech

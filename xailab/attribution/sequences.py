@@ -87,9 +87,10 @@ def token_attributions(
 
     Integrated gradients are complete, $\sum_j w_j = f_t(e) - f_t(b)$, up to the error of the sum
     over `n_steps` points, which `gap` tells for every text. Measured on the shipped networks and
-    the first 100 held-out messages: with the GRU 100 steps leave less than 0.1 % of the change in
-    all of them; with the transformer, whose norms bend the score sharply near the baseline 0,
-    50 steps leave up to 3 % in nine of ten, and it takes 200 for about 1 %. Input times gradient
+    held-out messages: with the GRU 100 steps leave less than 0.1 % of the change in the first 100
+    messages, but among all 167 that are spam more than 1 % in four, and 17 % in the worst; with
+    the transformer, whose norms bend the score sharply near the baseline 0, 50 steps leave up to
+    3 % in nine of ten of the first 100, and it takes 200 for about 1 %. Input times gradient
     and occlusion make no such promise; for them `gap` says how far from additive the network is.
 
     Args:

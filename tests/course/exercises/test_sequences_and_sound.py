@@ -62,6 +62,10 @@ def changes_the_state(x, h, W, U, b, c):
         ),
         (step(candidate=lambda w, s, r, h, U, c: w + r * s), "no tanh"),
         (step(candidate=lambda w, s, r, h, U, c: torch.sigmoid(w + r * s)), "needs tanh"),
+        (step(candidate=lambda w, s, r, h, U, c: torch.tanh(r * (w + s))), "the word's part, too"),
+        (lambda x, h, W, U, b, c: by_torch(x, h, W, U, 0 * b, 0 * c), "b and c are missing"),
+        (lambda x, h, W, U, b, c: by_torch(x, h, W, U, 0 * b, c), "bias b of the word"),
+        (lambda x, h, W, U, b, c: by_torch(x, h, W, U, b, 0 * c), "bias c of the state"),
         (step(mix=lambda z, n, h: n), "mix it with the old state"),
         (changes_the_state, "changed what it was given"),
         (lambda *_: None, "None"),
@@ -95,6 +99,7 @@ def cut(wave, size, hop, count):
             "not whole",
         ),
         (lambda w, s, h: [list(w[i : i + s]) for i in range(0, len(w), h)], "not whole"),
+        (lambda w, s, h: cut(w, s, 1, len(w) - s + 1), "at every sample"),
         (lambda w, s, h: cut(w, s, h, 3) + 1, "not what is expected|expected"),
         (lambda w, s, h: None, "None"),
     ],
@@ -119,6 +124,12 @@ def test_nightingale_takes_the_model_answer_and_another_one():
         saturates, so .99 stays .99 while the evidence shrinks by half. I would delete several
         bands at once, and also play the network the bird alone, and then the background alone,
         and see which of them it still calls a nightingale, next to a random part as large.""",
+    )
+    assert_accepted(
+        CLAIM,
+        """A band is not needed because other bands can replace it: a song has harmonics. Near 1 the
+        softmax hardly moves, so I would report logits. I would silence all bands of the song in one
+        go and, in a second test, silence the background while the bird stays.""",
     )
 
 

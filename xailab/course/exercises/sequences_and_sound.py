@@ -53,6 +53,12 @@ def gru_step(answer: Any) -> None:
         "the reset gate r is missing in n.": _mixed(z, (wn + un).tanh(), h),
         "r has to multiply the bias of U h, too.": _mixed(z, outside, h),
         "r multiplies h before U: torch multiplies U h + c.": _mixed(z, on_state, h),
+        "r multiplies the word's part, too: it belongs to U h + c alone.": _mixed(
+            z, (r * (wn + un)).tanh(), h
+        ),
+        "the biases b and c are missing.": _step(x, h, W, U, 0 * b, 0 * c),
+        "the bias b of the word's part is missing.": _step(x, h, W, U, 0 * b, c),
+        "the bias c of the state's part is missing.": _step(x, h, W, U, b, 0 * c),
         "n has no tanh.": _mixed(z, wn + r * un, h),
         "n goes through a sigmoid; it needs tanh, to become negative too.": _mixed(
             z, (wn + r * un).sigmoid(), h
@@ -63,6 +69,14 @@ def gru_step(answer: Any) -> None:
     expect_close(answer(*given), want, "the new state", known=known)
     if any(not bool((a == b).all()) for a, b in zip(given, copies, strict=True)):
         raise Mistake("the new state is right, but your function changed what it was given.")
+
+
+def _step(*given: "Tensor") -> "Tensor":
+    """Return the new state as torch computes it."""
+    import torch
+
+    x, h, *weights = given
+    return torch.gru_cell(x[None], h[None], *weights)[0]
 
 
 def _mixed(z: "Tensor", n: "Tensor", h: "Tensor") -> "Tensor":
@@ -114,6 +128,8 @@ def frames(answer: Any) -> None:
         raise Mistake("the last whole frame is missing: T = 1 + (S - size) // hop.")
     if shape == (2, 4) and np.array_equal(got, wave[:8].reshape(2, 4)):
         raise Mistake("the frames begin every `size` samples: they have to begin every `hop`.")
+    if shape == (8, 4):
+        raise Mistake("a frame begins at every sample: they have to begin every `hop`.")
     if shape is None or (len(shape) == 2 and shape[0] > 3):
         raise Mistake("there are frames that are not whole: drop what is left at the end.")
     expect_close(got, want, "frames of 0, 1, ..., 10 with size 4 and hop 3")
@@ -172,7 +188,8 @@ def nightingale(answer: Any) -> None:
     expect_mentions(
         answer,
         r"only the|alone|keep|kept|without the (bird|song)|random|known|plant|truth|noise|fade"
-        r"|faded|second way|other way|listen to the (part|rest)|insert|add the (song|bird)|swap",
+        r"|faded|second way|other way|listen to the (part|rest)|insert|add the (song|bird)|swap"
+        r"|separate|control|(silenc|remov|mask|delet)\w* (only )?the (background|bird|song)",
         "What would you do instead to find out whether it is the bird or the background?",
     )
 
