@@ -128,10 +128,8 @@ def test_debug_needs_no_grad_as_a_real_network_does():
 def test_guesses_are_numbers_in_range():
     for guess in (-1, 0.3, 1):
         assert_accepted("lime.seeds", guess)
-    assert_accepted("lime.stride", 0.5)
     assert_rejected("lime.seeds", 30, "-1")
-    assert_rejected("lime.stride", 60, "share")
-    assert_rejected("lime.stride", "much", "number")
+    assert_rejected("lime.seeds", "much", "number")
 
 
 REPORT = (
@@ -188,6 +186,5 @@ def test_every_exercise_of_the_lesson_is_here():
         "lime.debug",
         "lime.report",
         "lime.seeds",
-        "lime.stride",
     }
     assert all(find_exercise(e.id).hints for e in exercises_of("lime"))

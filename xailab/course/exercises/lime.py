@@ -10,7 +10,6 @@ from xailab.course import (
     expect_close,
     expect_mentions,
     expect_number,
-    expect_share,
     expect_words,
     question,
 )
@@ -194,18 +193,6 @@ def _strict_network() -> Any:
 def seeds(guess: Any) -> None:
     """A rank correlation."""
     expect_number(guess, -1, 1)
-
-
-@exercise(
-    "lime.stride",
-    kind="predict",
-    points=1,
-    minutes=1,
-    hints=("The mark is 4 x 4 pixels. With steps of 2, how near does some square come to it?",),
-)
-def stride(guess: Any) -> None:
-    """A share."""
-    expect_share(guess)
 
 
 @exercise(
