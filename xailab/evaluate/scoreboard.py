@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from xailab import data, models
 from xailab.attribution import register_all
-from xailab.core.batching import quiet
+from xailab.core.batching import batched, quiet
 from xailab.core.checks import check_positive
 from xailab.core.files import home, write_atomically
 from xailab.core.registry import Method, chosen, refuse_unknown
@@ -65,11 +65,14 @@ def marked_digits() -> KnownAnswer:
     """
     digits = data.marked_digits(seed=0).test
     model = models.digit_cnn_marked()
-    x = torch.as_tensor(digits.images)[:, None]
-    truth = torch.as_tensor(digits.truth)
+    x = torch.as_tensor(digits.images[digits.marked])[:, None]
+    truth = torch.as_tensor(digits.truth[digits.marked])
     with torch.no_grad():
-        marked, bare = model(x).argmax(1), model(x * ~truth[:, None]).argmax(1)
-    asked = torch.as_tensor(digits.marked) & (marked == digits.shortcut) & (bare != digits.shortcut)
+        marked, bare = (
+            batched(model, rows, batch_size=100, progress=False).argmax(1)
+            for rows in (x, x * ~truth[:, None])
+        )
+    asked = (marked == digits.shortcut) & (bare != digits.shortcut)
     target = torch.full((int(asked.sum()),), digits.shortcut)
     return KnownAnswer("marked_digits", model, x[asked], target, truth[asked], "relu3")
 

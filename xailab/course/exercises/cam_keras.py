@@ -43,7 +43,15 @@ def grad_cam(answer: Any) -> None:
     """Right where the slopes differ from place to place, row by row, with nothing changed."""
     model, x = _uneven(), _two_pictures()
     before, given = model.get_weights(), x.copy()
-    heat = answer(model, given, 1, "maps")
+    try:
+        heat = answer(model, given, 1, "maps")
+    except (AttributeError, TypeError, ValueError) as error:
+        if "None" not in str(error):
+            raise
+        raise Mistake(
+            "the tape answers None: the maps and the logits have to come out of one call of one "
+            "model, inside the `with` block."
+        ) from error
     _expect_untouched(model, before, "your function")
     if not np.array_equal(given, x):
         raise Mistake("your function changed x.")
@@ -98,6 +106,8 @@ def _slips(model: Any, maps: Array, slopes: Array) -> dict[str, Array]:
         "the sum goes over the axis 1, as in PyTorch. Here channels are the last axis.": (
             (alpha * maps).sum(1, keepdims=True).clip(0)
         ),
+        "keepdims=True is missing in the mean: the weights of one row meet the places of "
+        "another.": _heat(slopes.mean((1, 2)), maps),
         "the mean goes over the rows of the batch as well: each row has its own weights.": _heat(
             alpha.mean(0, keepdims=True), maps
         ),
@@ -147,7 +157,7 @@ def guided_relu6(answer: Any) -> None:
     from xailab.attribution.cam_keras import tf
 
     a = np.array([-2.0, -1.0, 1.0, 3.0, 8.0, 7.0], dtype=np.float32)
-    signal = np.array([5.0, -3.0, -4.0, 2.0, 7.0, -1.0], dtype=np.float32)
+    signal = np.array([5.0, -3.0, -4.0, 9.0, 7.0, -1.0], dtype=np.float32)
     value, back = _both_ways(answer, tf.constant(a), tf.constant(signal))
     known_values = {
         "it does not stop at 6.": a.clip(0),
@@ -158,6 +168,8 @@ def guided_relu6(answer: Any) -> None:
     known = {
         "this is the plain gradient: drop the negative signals, too.": signal * inside,
         "where a > 6 the unit is flat: nothing passes there.": signal.clip(0) * on,
+        "where a < 0 the unit is off: nothing passes there.": signal.clip(0) * (a < 6),
+        "the signal may be larger than 6: only `a` stops there.": signal.clip(0, 6) * inside,
         "this is the plain gradient of a ReLU without the stop at 6.": signal * on,
         "this is deconvnet: a unit that was off passes nothing.": signal.clip(0),
         "the signal from above is missing: multiply by R.": inside,
@@ -212,7 +224,8 @@ def padding(guess: Any) -> None:
         "to see, and when?",
         "Watch the rows; call the model, not `predict`, inside the `with` block; training=False. "
         "nested: begin at the door of the body, model.get_layer('body').inputs[0].",
-        "nested: x = inside.outputs[0]; for layer in model.layers[1:]: x = layer(x); then "
+        "nested: inside = model.get_layer('body'); x = inside.outputs[0]; "
+        "for layer in model.layers[1:]: x = layer(x); then "
         "keras.Model(inside.inputs[0], [inside.get_layer('maps').output, x])",
     ),
 )
@@ -262,13 +275,15 @@ def _slopes(name: str, piece: Callable[..., Any]) -> None:
             f"{name}: the tape answers None. Either it was not told to watch the rows, or the "
             "score was computed where it could not see it."
         )
+    of_class = [saliency(model, x, target) for target in range(3)]
     known = {
-        f"{name}: these are the slopes of class 0; take `target`.": saliency(model, x, 0),
-        f"{name}: only the first row has slopes: take [:, target], not [0, target].": (
-            saliency(model, x, 1) * np.array([1.0, 0.0]).reshape(2, 1, 1, 1)
+        "these are the slopes of class 0; take `target`.": of_class[0],
+        "these are the slopes of all logits together: take [:, target].": sum(of_class),
+        "only the first row has slopes: take [:, target], not [0, target].": (
+            of_class[1] * np.array([1.0, 0.0]).reshape(2, 1, 1, 1)
         ),
     }
-    expect_close(got, saliency(model, x, 1), f"{name}: the slopes", known=known, atol=1e-6)
+    expect_close(got, of_class[1], f"{name}: the gradient", known=known, atol=1e-6)
 
 
 def _nested(name: str, piece: Callable[[Any], Any]) -> None:
@@ -306,7 +321,7 @@ def _nested(name: str, piece: Callable[[Any], Any]) -> None:
 )
 def agreement(answer: Any) -> None:
     """Speaks of what was tested, of shared mistakes, and of a known answer."""
-    expect_words(answer, 40)
+    expect_words(answer, 35)
     expect_mentions(
         answer,
         r"\bcode\b|program|implement|\bport|weights|\bbug|software|comput",
@@ -314,15 +329,15 @@ def agreement(answer: Any) -> None:
     )
     expect_mentions(
         answer,
-        r"\bsame (network|model|formula|method|mistake|error|weights|map)|not independent"
-        r"|(is|are|was|were)n.t independent|shared?\b|in common|both (wrong|miss)|twice"
+        r"\bsame (network|model|formula|method|mistake|error|weights)|not independent"
+        r"|(is|are|was|were)n.t independent|shared?\b|in common|both (wrong|miss)"
         r"|\balso wrong|agree.{0,60}(wrong|miss)|(wrong|mistake|miss).{0,60}(agree|both)",
         "Are the two maps independent evidence? Say what they have in common.",
     )
     expect_mentions(
         answer,
-        r"mask|truth|known answer|annotat|radiologist|doctor|expert|pointing|chance|cover|occlu"
-        r"|delet|remov|random|planted|other method|insert",
+        r"mask|truth|known answer|annotat|radiologist|doctor|expert|pointing|chance|\bcover|occlu"
+        r"|delet|remov|randomi[sz]|random (weights|map|network)|planted|other method|insert",
         "What would you ask for, to find out whether the model looks at the tumor?",
     )
 
