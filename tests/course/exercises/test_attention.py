@@ -34,13 +34,13 @@ def test_scaled_takes_the_model_answer_and_others():
     assert_accepted("attention.scaled", one_by_one)
 
 
-def scaled(root=2.0, dim=2, hide=HIDE, mix=lambda weights, q, k, v: weights @ v, swap=False):
+def scaled(root=2.0, dim=2, hide=HIDE, mix=lambda weights, q, k, v: weights @ v, swap=False, nan=0):
     """The answer with one step replaced."""
 
     def answer(q, k, v, mask):
         a, b = (k, q) if swap else (q, k)
         scores = a @ b.mT / root
-        weights = scores.masked_fill(~mask[:, None, :], hide).softmax(dim).nan_to_num(0)
+        weights = scores.masked_fill(~mask[:, None, :], hide).softmax(dim).nan_to_num(nan)
         return mix(weights, q, k, v), weights
 
     return answer
@@ -51,7 +51,10 @@ def scaled(root=2.0, dim=2, hide=HIDE, mix=lambda weights, q, k, v: weights @ v,
     [
         (scaled(root=1.0), "nothing is divided"),
         (scaled(root=4.0), "divide by its root"),
+        (scaled(root=2**0.5), "divided by the root of 2"),
         (scaled(dim=1), "softmax runs over dim 1"),
+        (scaled(dim=1, nan=torch.nan), "softmax runs over dim 1"),
+        (scaled(dim=1, hide=-1e9), "softmax runs over dim 1"),
         (scaled(hide=0.0), "score 0, which is a score"),
         (scaled(swap=True), "changed places"),
         (scaled(mix=lambda weights, q, k, v: weights @ k), "keys mixed"),
@@ -75,6 +78,29 @@ def test_weights_set_to_zero_after_the_softmax_are_named():
         return weights @ v, weights
 
     assert_rejected("attention.scaled", late, "no longer sum to 1")
+
+
+@pytest.mark.parametrize("hide", [HIDE, -1e9])
+def test_a_mask_on_the_wrong_side_is_named_however_it_hides(hide):
+    def masked_by(hidden):
+        def answer(q, k, v, mask):
+            weights = (q @ k.mT / 2).masked_fill(hidden(mask), hide).softmax(2)
+            return weights @ v, weights
+
+        return answer
+
+    assert_rejected("attention.scaled", masked_by(lambda m: ~m[:, :, None]), "hides rows")
+    assert_rejected("attention.scaled", masked_by(lambda m: m[:, None, :]), "hides the wrong side")
+
+
+def test_nan_that_no_mistake_explains_is_named():
+    right = solution_of(LESSON, "scaled_attention")
+
+    def broken(*given):
+        mix, weights = right(*given)
+        return mix, weights.clone().index_fill_(1, torch.tensor(0), torch.nan)
+
+    assert_rejected("attention.scaled", broken, "holds nan or inf")
 
 
 def test_changing_what_was_given_is_named():
@@ -112,6 +138,8 @@ def rolled(step, right=False):
         (rolled(lambda a: a / 2 + torch.eye(3) / 2, right=True), "wrong order"),
         (rolled(lambda a: a + torch.eye(3)), "do not sum to 1"),
         (lambda maps: maps[-1] / 2 + torch.eye(3) / 2, "last layer alone"),
+        (lambda maps: sum(maps) / len(maps), "mean of the layers"),
+        (lambda maps: attention_rollout([each[None] for each in maps[:-1]])[0], "last layer is m"),
         (lambda maps: sum(maps) / len(maps) / 2 + torch.eye(3) / 2, "mean of the layers"),
         (lambda maps: None, "None"),
     ],
@@ -175,9 +203,17 @@ LONG = " and I would like to say some more about this figure so that the answer 
     ("wrong", "match"),
     [
         ("It is fine.", "words"),
-        ("I would delete the words in all reviews" + LONG, "What does a weight leave out"),
-        ("The values are missing from this one head" + LONG, "How would you test"),
-        ("The values are missing, so delete the words" + LONG, "who chose it"),
+        (
+            "It cannot say so: I would delete the words in all reviews" + LONG,
+            "What does a weight leave out",
+        ),
+        ("The values are not in this one head" + LONG, "How would you test"),
+        ("The values are not there, so delete the words" + LONG, "who chose it"),
+        (
+            "The figure shows that the model decides by tepid and delight, as people do. One head "
+            "has high values there. I would delete the other words from the figure" + LONG,
+            "what it does not show",
+        ),
     ],
 )
 def test_report_asks_for_what_is_missing(wrong, match):

@@ -13,6 +13,7 @@ from xailab.course import (
     expect_words,
     question,
 )
+from xailab.course.compare import as_array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +46,8 @@ def scaled(answer: Any) -> None:
     mix, weights = came
     if getattr(mix, "shape", None) == want.shape != v.shape:
         raise Mistake("the two come in the other order: first the mix, then the weights.")
-    expect_shape(weights, (2, 3, 3), "the weights")
-    expect_finite(weights, "the weights", "Does a row look at nothing but padding?")
-    expect_close(weights, want, "the weights", known=_slips(q, k, mask))
+    expect_shape(weights, (2, 3, 3), "the weight matrix")
+    _expect_weights(weights, want, (q, k, mask))
     expect_close(
         mix,
         want @ v,
@@ -77,30 +77,44 @@ def _weights(q: "Tensor", k: "Tensor", mask: "Tensor", root: float = 2.0) -> "Te
     return (q @ k.mT / root).masked_fill(~mask[:, None, :], -torch.inf).softmax(2)
 
 
-def _slips(q: "Tensor", k: "Tensor", mask: "Tensor") -> dict[str, "Tensor"]:
-    """Return the weights that each of the usual mistakes gives."""
+def _expect_weights(came: Any, want: "Tensor", inputs: tuple["Tensor", ...]) -> None:
+    """Name the usual mistakes, also those that leave nan where nothing is left to look at."""
     import torch
 
-    scores = q @ k.mT / 2
-    zeroed = scores.softmax(2) * mask[:, None, :]
+    numbers = torch.as_tensor(as_array(came, "the weight matrix")).nan_to_num(0)
+    slips = _slips(*inputs, numbers)
+    if not any(torch.allclose(numbers, slip, rtol=1e-5, atol=1e-7) for slip in slips.values()):
+        expect_finite(came, "the weight matrix", "Does a row look at nothing but padding?")
+    expect_close(numbers, want, "the weight matrix", known=slips)
+
+
+def _slips(q: "Tensor", k: "Tensor", mask: "Tensor", came: "Tensor") -> dict[str, "Tensor"]:
+    """Return the weights of each usual mistake; what hangs on how padding is hidden is as it came."""
+    import torch
+
+    scores, hidden = q @ k.mT / 2, ~mask[:, None, :]
+    plain = scores.softmax(2)
+    down = scores.masked_fill(hidden, -torch.inf).softmax(1)
+    turned = torch.stack([came[0], _weights(q, k, ~mask)[1]])
     return {
         "nothing is divided: the scores go by the root of d.": _weights(q, k, mask, 1.0),
         "the scores are divided by d; divide by its root.": _weights(q, k, mask, 4.0),
-        "the padding gets attention: use the mask.": scores.softmax(2),
+        "the scores are divided by the root of 2; here the vectors are longer: d is q.shape[-1].": (
+            _weights(q, k, mask, 2**0.5)
+        ),
+        "the padding gets attention: use the mask.": plain,
         "padding got the score 0, which is a score like any other: e^0 is 1. Give it minus "
-        "infinity.": scores.masked_fill(~mask[:, None, :], 0).softmax(2),
+        "infinity.": scores.masked_fill(hidden, 0).softmax(2),
         "the padding is set to 0 after the softmax, so these rows no longer sum to 1: mask the "
-        "scores.": zeroed,
-        "the softmax runs over dim 1, who looks; it belongs over dim 2, what is looked at.": scores.masked_fill(
-            ~mask[:, None, :], -torch.inf
-        )
-        .softmax(1)
-        .nan_to_num(0),
-        "the mask hides the wrong side, and the words are what nobody sees.": _weights(
-            q, k, ~mask
-        ).nan_to_num(0),
-        "queries and keys have changed places: row i is the question of position i.": _weights(
-            k, q, mask
+        "scores.": plain * mask[:, None, :],
+        "the softmax runs over dim 1, who looks; it belongs over dim 2, what is looked at.": (
+            torch.where(hidden, came, down)
+        ),
+        "the mask hides rows, who looks; it has to hide columns, what is looked at: "
+        "mask[:, None, :].": torch.where(mask[:, :, None], plain, came),
+        "the mask hides the wrong side, and the words are what nobody sees.": turned,
+        "queries and keys have changed places: row i is the question of position i.": (
+            _weights(k, q, mask)
         ),
     }
 
@@ -160,9 +174,11 @@ def _rollout_slips(maps: list["Tensor"]) -> dict[str, "Tensor"]:
         ),
         "the rows do not sum to 1: half attention plus half identity.": doubled,
         "this is the last layer alone.": _rolled(maps[-1:]),
-        "this is the mean of the layers; multiply them.": torch.stack(
-            [0.5 * each + 0.5 * torch.eye(3) for each in maps]
-        ).mean(0),
+        "the last layer is missing.": _rolled(maps[:-1]),
+        "this is the mean of the layers; multiply them.": torch.stack(maps).mean(0),
+        "this is the mean of the layers, half identity; multiply them.": (
+            torch.stack(maps).mean(0) / 2 + torch.eye(3) / 2
+        ),
     }
 
 
@@ -242,8 +258,14 @@ def moved(guess: Any) -> None:
     ),
 )
 def report(answer: Any) -> None:
-    """Speaks of what weights leave out, of a test by deletion, and of the choice of the head."""
+    """Denies the claim; speaks of what weights leave out, of a test, of the choice of the head."""
     expect_words(answer, 40)
+    expect_mentions(
+        answer,
+        r"\bnot\b|n't\b|n’t\b|\bno\b|\bnor\b|never|cannot|neither|unclear|unknown|only shows|nothing about"
+        r"|unproven|overclaim|too (much|far|strong)|insufficient|misleading",
+        "Does the figure show that the verdict rests on these words? Say what it does not show.",
+    )
     expect_mentions(
         answer,
         r"value|mix|earlier layer|first layer|layers (below|before)|same (output|answer|logit|score)"
@@ -261,7 +283,7 @@ def report(answer: Any) -> None:
         answer,
         r"\bone (head|text|review|example|sentence|map|case|picture|figure)|single|chosen|chose|picked"
         r"|cherry|which head|(all|many|more|other|every) (of )?(the )?(\d+ )?(head|review|example|text"
-        r"|layer|sentence|case)|144|anecdot|average over",
+        r"|layer|sentence|case)|72|144|anecdot|select|average over",
         "One head of many on one review: who chose it, and what do the others show?",
     )
 
