@@ -319,7 +319,7 @@ plots.curve(
 )
 
 # %% [markdown]
-# The left ends of the steps lean to one side, and come last. Gauss-Legendre (the default in `xailab`)
+# The left ends of the steps lean to one side, and gain least. Gauss-Legendre (the default in `xailab`)
 # spaces and weighs its points so that polynomials come out exact; here it gets by with half as many as
 # the middles. On a smooth function it wins more. For $x_1 x_2 x_3$ at $(1, 2, 3)$, two points will do:
 
@@ -448,7 +448,8 @@ plots.compare(
 
 # %% [markdown]
 # The two maps explain two different rises. *From gray* asks what all the colors and edges did, *from
-# blur* only what the fine detail did. Neither is wrong. A map without its baseline is half a sentence.
+# blur* only what the fine detail did. Apart from their gaps, neither is wrong. A map without its baseline
+# is half a sentence.
 #
 # ## 6. Compared with what?
 #
@@ -577,8 +578,8 @@ plots.heatmap(
 #
 # All this walking costs a backward pass a step. DeepLIFT gets an answer that adds up out of **one**, with
 # an idea you can do on paper. Run the network twice, on the input and on the baseline. Wherever an
-# activation bends, replace its slope by the slope of the straight line between the two (the *rescale*
-# rule):
+# activation bends, replace its slope by that of the **secant**, the straight line between the two (this is
+# its *rescale* rule):
 #
 # $$m = \frac{\mathrm{ReLU}(z) - \mathrm{ReLU}(z^b)}{z - z^b}$$
 #
@@ -657,9 +658,9 @@ plots.network(
 )
 
 # %% [markdown]
-# The top: $1 \cdot 2 + 4 \cdot 1 = 6$, so the hidden units get 2 and 4. The first hidden unit was fed
-# $2 \cdot 1 = 2$ and $1 \cdot (-1) = -1$, together 1: of its 2, the inputs get $\frac21 \cdot 2 = 4$ and
-# $\frac{-1}{1} \cdot 2 = -2$. The second was fed $2$ and $2$, so each input gets half of its 4. In total:
+# The top: $1 \cdot 2 + 4 \cdot 1 = 6$, so the hidden units get 2 and 4. A ReLU hands on
+# all it got. The first hidden unit was fed $2 \cdot 1 = 2$ and $1 \cdot (-1) = -1$, together 1: of its 2,
+# the inputs get $\frac21 \cdot 2 = 4$ and $\frac{-1}{1} \cdot 2 = -2$. The second was fed $2$ and $2$, so each input gets half of its 4. In total:
 # $(6, 0)$.
 
 # %%
