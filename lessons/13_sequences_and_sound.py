@@ -214,7 +214,7 @@ torch.testing.assert_close(ig.weights[0], weights, rtol=0, atol=0.01)
 plots.tokens(ig.tokens[0], ig.weights[0], title="Integrated gradients: the pound sign leads")
 
 # %% [markdown]
-# The curve of section 1 rose at *cash* and *prize*, and hardly moved at the pound sign. Was it kept in
+# The spam curve of section 1 rose at *cash* and *prize*, and little at the pound sign. Was it kept in
 # the state, to count later? Read the first words with the sum and without it:
 
 # %%
