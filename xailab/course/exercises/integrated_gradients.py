@@ -106,7 +106,7 @@ def _slips(net: Any, x: "Tensor", targets: "Tensor", b: "Tensor") -> dict[str, "
         [_along(net, x, torch.full_like(targets, t), b, middles) for t in range(3)]
     ).sum(0)
     chance = torch.nn.Sequential(net, torch.nn.Softmax(1))
-    weighed = sum(point * _along(net, x, targets, b, [point]) for point in middles) / 4
+    weighed = torch.stack([k * _along(net, x, targets, b, [k]) for k in middles]).mean(0)
     return {
         "these are the left ends of the steps; take their middles, (k + 0.5) / n.": _along(
             net, x, targets, b, [0, 0.25, 0.5, 0.75]
