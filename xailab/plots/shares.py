@@ -394,4 +394,5 @@ def _marked(word: str, weight: float, top: float) -> str:
     style = f"background:rgba({color[0]},{color[1]},{color[2]},{strength:.2f})"
     if weight:
         style += f";border-bottom:2px {line} rgb{color}"
-    return f'<ruby style="{style}">{escape(word)}<rt>{weight:+.2g}</rt></ruby>'
+    above = "font-size:65%;padding:0 .3em"  # the room keeps numbers above short words apart
+    return f'<ruby style="{style}">{escape(word)}<rt style="{above}">{weight:+.2g}</rt></ruby>'

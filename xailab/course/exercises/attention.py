@@ -77,7 +77,7 @@ def _weights(q: "Tensor", k: "Tensor", mask: "Tensor", root: float = 2.0) -> "Te
     return (q @ k.mT / root).masked_fill(~mask[:, None, :], -torch.inf).softmax(2)
 
 
-def _expect_weights(came: Any, want: "Tensor", inputs: tuple["Tensor", ...]) -> None:
+def _expect_weights(came: Any, want: "Tensor", inputs: tuple["Tensor", "Tensor", "Tensor"]) -> None:
     """Name the usual mistakes, also those that leave nan where nothing is left to look at."""
     import torch
 
