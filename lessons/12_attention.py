@@ -41,8 +41,7 @@ from xailab.attribution import attention
 from xailab.attribution.paths import integrated_gradients
 from xailab.attribution.saliency import input_x_gradient
 from xailab.attribution.sequences import token_attributions
-from xailab.core import capture
-from xailab.core.layers import edited
+from xailab.core.layers import capture, edited
 from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.evaluate import localization
 from xailab.evaluate.scoreboard import COLUMNS, record
