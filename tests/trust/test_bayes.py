@@ -1,0 +1,375 @@
+"""Bayes by backprop and Laplace where the posterior is known, and against Pyro."""
+
+from typing import Any
+
+import numpy as np
+import pyro
+import pytest
+import torch
+import torch.nn.functional as F
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoLaplaceApproximation, AutoNormal
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, Normal
+
+from xailab.trust.bayes import (
+    BayesConv2d,
+    BayesLinear,
+    bayesian_layers,
+    drawn,
+    fit_bayes,
+    kl_from_prior,
+    laplace_last_layer,
+)
+
+NOISE = 0.5  # standard deviation of y in the regression
+
+
+def regression() -> tuple[Tensor, Tensor]:
+    """Two correlated inputs, 40 rows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 2, generator=generator)
+    x[:, 1] = 0.6 * x[:, 0] + 0.8 * x[:, 1]
+    noise = NOISE * torch.randn(40, 1, generator=generator)
+    return x, x @ torch.tensor([[1.0], [-0.5]]) + noise
+
+
+def classes(n: int = 60) -> tuple[Tensor, Tensor]:
+    """Three overlapping heaps in the plane."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(n) % 3
+    centers = torch.tensor([[1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]], dtype=torch.float64)
+    return centers[y] + torch.randn(n, 2, generator=generator, dtype=torch.float64), y
+
+
+def gaussian(outputs: Tensor, y: Tensor) -> Tensor:
+    """-log p of a normal with known noise, up to a constant."""
+    return ((outputs - y) ** 2).mean() / (2 * NOISE**2)
+
+
+def best_weights(x: Tensor, y: Tensor, precision: float = 1.0) -> nn.Linear:
+    """The maximum of the posterior of a softmax regression with a normal prior."""
+    net = nn.Linear(2, 3).double()
+    for parameter in net.parameters():
+        parameter.data.zero_()
+    steps = torch.optim.LBFGS(
+        net.parameters(), max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        steps.zero_grad()
+        prior = sum((p**2).sum() for p in net.parameters()) * precision / 2
+        total = F.cross_entropy(net(x), y, reduction="sum") + prior
+        total.backward()
+        return total
+
+    steps.step(loss)
+    return net
+
+
+# ---- Bayes by backprop ---------------------------------------------------------------------------
+
+
+def test_kl_by_hand() -> None:
+    """Prior N(0, 2^2); mean 1, sigma 0.5: log(2 / 0.5) + (0.25 + 1) / 8 - 1 / 2."""
+    layer = BayesLinear(1, 1, bias=False, prior_std=2.0, initial_std=0.5)
+    layer.weight.data.fill_(1.0)
+    assert kl_from_prior(layer).item() == pytest.approx(np.log(4) + 1.25 / 8 - 0.5, abs=1e-6)
+
+
+def test_kl_is_the_mean_log_ratio_of_draws() -> None:
+    """The estimate of Blundell et al., from draws, for all weights and biases of two layers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(BayesConv2d(1, 2, 2, initial_std=0.3), BayesLinear(3, 2, prior_std=0.5))
+    parts = [one for layer in net for one in layer.posterior().values()]
+    scales = [1.0, 1.0, 0.5, 0.5]
+    total = torch.zeros(20_000)
+    for posterior, scale in zip(parts, scales, strict=True):
+        w = posterior.sample((20_000,))
+        total += (posterior.log_prob(w) - Normal(0, scale).log_prob(w)).flatten(1).sum(1)
+    assert kl_from_prior(net).item() == pytest.approx(total.mean().item(), rel=0.01)
+
+
+def test_the_posterior_of_a_regression_and_pyros() -> None:
+    r"""Normal likelihood, normal prior: the best independent normals have the exact means and
+    variances 1 / precision_ii, narrower than the true marginals where inputs are correlated."""
+    x, y = regression()
+    precision = x.T @ x / NOISE**2 + torch.eye(2)
+    mean = torch.linalg.solve(precision, x.T @ y / NOISE**2)[:, 0]
+    narrow, true = precision.diagonal() ** -0.5, torch.linalg.inv(precision).diagonal() ** 0.5
+    torch.manual_seed(0)
+    layer = BayesLinear(2, 1, bias=False, initial_std=0.1)
+    for step in (0.03, 0.002):
+        fit_bayes(layer, x, y, loss_fn=gaussian, epochs=250, batch_size=40, learning_rate=step)
+    found = layer.posterior()["weight"]
+    torch.testing.assert_close(found.mean[0].detach(), mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(found.stddev[0].detach(), narrow, rtol=0.1, atol=0)
+    assert (narrow < 0.9 * true).all()
+    peer_mean, peer_std = pyro_regression(x, y)
+    torch.testing.assert_close(found.mean[0].detach(), peer_mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(found.stddev[0].detach(), peer_std, rtol=0.2, atol=0)
+
+
+def pyro_regression(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The same model and the same family of posteriors, fitted by Pyro."""
+
+    def model() -> None:
+        w = pyro.sample("w", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+        noisy = pyro.distributions.Normal(x @ w, NOISE).to_event(1)
+        pyro.sample("y", noisy, obs=y[:, 0])
+
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    guide = AutoNormal(model)
+    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.985}), Trace_ELBO())
+    for _ in range(300):
+        svi.step()
+    return guide.locs.w.detach(), guide.scales.w.detach()
+
+
+def test_evaluation_mode_is_the_means() -> None:
+    torch.manual_seed(0)
+    linear, conv = BayesLinear(3, 2, initial_std=1.0), BayesConv2d(1, 2, 3, initial_std=1.0)
+    for layer, plain, x in (
+        (linear, nn.Linear(3, 2), torch.rand(4, 3)),
+        (conv, nn.Conv2d(1, 2, 3), torch.rand(4, 1, 5, 5)),
+    ):
+        plain.load_state_dict({name: getattr(layer, name) for name in ("weight", "bias")})
+        assert torch.equal(layer.eval()(x), plain(x))
+        assert not torch.allclose(layer.train()(x), plain(x), atol=0.1)
+
+
+def test_training_draws_have_the_mean_and_width_that_they_should() -> None:
+    torch.manual_seed(0)
+    layer = BayesLinear(2, 1, initial_std=0.3)
+    x = torch.tensor([[2.0, 1.0]])
+    with torch.no_grad():
+        got = torch.stack([layer(x) for _ in range(2000)]).flatten()
+        want = layer.eval()(x).item()
+    assert got.mean().item() == pytest.approx(want, abs=0.06)
+    assert got.std().item() == pytest.approx(0.3 * (4 + 1 + 1) ** 0.5, rel=0.05)
+
+
+def test_gradients_reach_mean_and_width() -> None:
+    layer = BayesConv2d(1, 2, 3, padding=1, bias=False)
+    layer(torch.rand(2, 1, 4, 4)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight_rho.grad.abs().sum() > 0
+    assert layer.bias is None
+    assert layer.bias_rho is None
+
+
+def test_fitting_uses_its_seed_only() -> None:
+    x, y = classes()
+    states, found = [], []
+    for begin in (1, 2):
+        torch.manual_seed(0)
+        layer = BayesLinear(2, 3).double()
+        torch.manual_seed(begin)
+        before = torch.get_rng_state()
+        found.append(fit_bayes(layer, x, y, epochs=3, seed=5))
+        states.append(torch.equal(before, torch.get_rng_state()))
+    assert found[0] == found[1]
+    assert all(states)
+    assert found[0][2] < found[0][0]
+
+
+def test_a_strong_prior_wins_and_a_cold_posterior_is_narrow() -> None:
+    x, y = classes()
+    widths, sizes = [], []
+    for prior_std, kl_weight in ((1.0, 1.0), (0.01, 1.0), (1.0, 0.01)):
+        torch.manual_seed(0)
+        layer = BayesLinear(2, 3, prior_std=prior_std).double()
+        fit_bayes(layer, x, y, epochs=100, batch_size=60, learning_rate=0.03, kl_weight=kl_weight)
+        widths.append(layer.posterior()["weight"].stddev.mean().item())
+        sizes.append(layer.weight.abs().max().item())
+    assert sizes[1] < 0.1 * sizes[0]
+    assert widths[2] < 0.7 * widths[0]
+
+
+def test_a_draw_is_put_back_also_after_an_error() -> None:
+    net = nn.Sequential(BayesLinear(2, 2), nn.ReLU(), BayesLinear(2, 2, bias=False)).eval()
+    before = [id(p) for p in net.parameters()]
+    weight = net[0].weight.detach().clone()
+    names = [name for name, _ in net.named_parameters()]
+
+    def interrupted() -> None:
+        with drawn(net, torch.Generator().manual_seed(0)):
+            assert not torch.equal(net[0].weight, weight)
+            assert [name for name, _ in net.named_parameters()] == names
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert [id(p) for p in net.parameters()] == before
+    assert torch.equal(net[0].weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": nn.Linear(2, 3)}, ValueError, "no Bayesian layer"),
+        ({"model": print}, TypeError, "builtin_function"),
+        ({"y": torch.zeros(3)}, ValueError, "60 rows and 3"),
+        ({"kl_weight": -1.0}, ValueError, "kl_weight.*-1"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"batch_size": 2.5}, TypeError, "batch_size"),
+        ({"learning_rate": 1e30}, FloatingPointError, "learning_rate"),
+    ],
+)
+def test_bad_fits(changes: dict[str, Any], error: type[Exception], words: str) -> None:
+    x, y = classes()
+    arguments = {"model": BayesLinear(2, 3).double(), "x": x, "y": y, "epochs": 3, **changes}
+    with pytest.raises(error, match=words):
+        fit_bayes(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
+
+
+def test_bad_layers() -> None:
+    with pytest.raises(ValueError, match="prior_std=0"):
+        BayesLinear(1, 1, prior_std=0)
+    with pytest.raises(ValueError, match="initial_std=-1"):
+        BayesConv2d(1, 1, 1, initial_std=-1)
+    assert len(bayesian_layers(nn.Sequential(BayesLinear(1, 1), nn.ReLU()))) == 1
+
+
+# ---- Laplace -------------------------------------------------------------------------------------
+
+
+def test_covariance_is_the_inverse_of_autograds_hessian() -> None:
+    x, y = classes()
+    net = nn.Linear(2, 3).double()
+
+    def objective(flat: Tensor) -> Tensor:
+        table = flat.reshape(3, 3)  # class by class: two weights, then the bias
+        logits = x @ table[:, :2].T + table[:, 2]
+        return F.cross_entropy(logits, y, reduction="sum") + 0.7 * (flat**2).sum() / 2
+
+    flat = torch.cat([net.weight, net.bias[:, None]], dim=1).detach().flatten()
+    hessian = torch.autograd.functional.hessian(objective, flat)
+    got = laplace_last_layer(net, x, y, prior_precision=0.7).covariance
+    torch.testing.assert_close(got, torch.linalg.inv(hessian), rtol=0, atol=1e-10)
+
+
+def softmax_model(x: Tensor, y: Tensor) -> Any:
+    def model() -> None:
+        zeros = torch.zeros(9, dtype=torch.float64)
+        w = pyro.sample("w", pyro.distributions.Normal(zeros, 1.0).to_event(1)).reshape(3, 3)
+        logits = x @ w[:, :2].T + w[:, 2]
+        pyro.sample("y", pyro.distributions.Categorical(logits=logits).to_event(1), obs=y)
+
+    return model
+
+
+def test_the_posterior_equals_pyros_laplace() -> None:
+    x, y = classes()
+    net = best_weights(x, y)
+    flat = torch.cat([net.weight, net.bias[:, None]], dim=1).detach().flatten()
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    guide = AutoLaplaceApproximation(softmax_model(x, y))
+    svi = SVI(guide.model, guide, pyro.optim.ClippedAdam({"lr": 0.15, "lrd": 0.98}), Trace_ELBO())
+    for _ in range(300):
+        svi.step()
+    peer = guide.laplace_approximation().get_posterior()
+    got = laplace_last_layer(net, x, y).covariance
+    torch.testing.assert_close(peer.mean, flat, rtol=0, atol=1e-3)
+    torch.testing.assert_close(peer.covariance_matrix, got, rtol=0, atol=1e-3)
+
+
+def test_the_posterior_is_near_the_true_one() -> None:
+    """The true posterior is no normal: draws from a wider one, weighed by what they should be."""
+    x, y = classes()
+    net = best_weights(x, y)
+    fitted = laplace_last_layer(net, x, y)
+    flat = torch.cat([net.weight, net.bias[:, None]], dim=1).detach().flatten()
+    torch.manual_seed(0)
+    wide = MultivariateNormal(flat, 1.5 * fitted.covariance)
+    draws = wide.sample((20_000,))
+    tables = draws.reshape(-1, 3, 3)
+    log_p = torch.einsum("nf,skf->snk", x, tables[:, :, :2]) + tables[:, None, :, 2]
+    fit = log_p.log_softmax(-1)[:, torch.arange(60), y].sum(1)
+    weights = (fit - (draws**2).sum(1) / 2 - wide.log_prob(draws)).softmax(0)
+    mean = weights @ draws
+    true = weights @ (draws - mean) ** 2
+    assert 1 / (weights**2).sum() > 2000  # as good as so many draws from the posterior itself
+    torch.testing.assert_close(fitted.covariance.diagonal(), true, rtol=0.2, atol=0)
+    new = torch.tensor([[0.5, 0.5], [4.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    logits = torch.einsum("nf,skf->snk", new, tables[:, :, :2]) + tables[:, None, :, 2]
+    want = torch.einsum("s,snk->nk", weights, logits.softmax(-1))
+    got = fitted.predict(new, n_samples=5000).mean
+    torch.testing.assert_close(got, want, rtol=0, atol=0.03)  # a little too unsure at (4, 0)
+
+
+def test_logits_have_the_covariance_of_their_weights() -> None:
+    """The same prediction with whole last layers drawn from the posterior."""
+    x, y = classes()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    fitted = laplace_last_layer(net, x, y)
+    told = fitted.predict(x[:4], n_samples=20_000)
+    phi = F.pad(torch.tanh(net[0](x[:4])), (0, 1), value=1.0)
+    flat = torch.cat([net[2].weight, net[2].bias[:, None]], dim=1).detach().flatten()
+    torch.manual_seed(1)
+    tables = MultivariateNormal(flat, fitted.covariance).sample((20_000,)).reshape(-1, 3, 6)
+    probs = torch.einsum("nf,skf->snk", phi.detach(), tables).softmax(-1)
+    torch.testing.assert_close(told.mean, probs.mean(0), rtol=0, atol=0.01)
+
+
+def test_far_away_it_is_unsure_and_the_network_is_not() -> None:
+    x, y = classes()
+    net = best_weights(x, y)
+    far = torch.tensor([[1.0, 0.0], [30.0, 25.0]], dtype=torch.float64)
+    told = laplace_last_layer(net, x, y).predict(far, n_samples=500)
+    assert net(far).softmax(1)[1].max() > 0.999
+    assert told.mean[1].max() < 0.85
+    tight = laplace_last_layer(net, x, y, prior_precision=1e9).predict(far)
+    torch.testing.assert_close(tight.mean, net(far).softmax(1).detach(), rtol=0, atol=1e-3)
+
+
+def test_a_layer_without_bias_and_zero_features_has_no_spread() -> None:
+    net = nn.Linear(2, 3, bias=False)
+    fitted = laplace_last_layer(net, torch.rand(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+    told = fitted.predict(torch.zeros(1, 2))
+    assert told.mean[0].tolist() == pytest.approx([1 / 3] * 3)
+    assert told.epistemic.item() < 1e-12
+
+
+class Softmaxed(nn.Module):
+    """Its linear layer is not the last thing that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": nn.Flatten()}, ValueError, "no nn.Linear"),
+        ({"model": Softmaxed()}, ValueError, "not that of 'fc'"),
+        ({"model": nn.Linear(2, 1).double()}, ValueError, "at least 2 outputs"),
+        ({"model": lambda x: x}, TypeError, "function"),
+        ({"layer": "fc"}, ValueError, "no layer 'fc'"),
+        ({"layer": "1"}, ValueError, "Tanh"),
+        ({"layer": "0"}, ValueError, "not that of '0'"),
+        ({"y": torch.full((60,), 3)}, ValueError, r"0\.\.2"),
+        ({"y": torch.zeros(4, dtype=torch.int64)}, ValueError, r"\(60,\)"),
+        ({"prior_precision": 0.0}, ValueError, "prior_precision"),
+    ],
+)
+def test_bad_laplace(changes: dict[str, Any], error: type[Exception], words: str) -> None:
+    x, y = classes()
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    arguments = {"model": net, "x": x, "y": y, **changes}
+    with pytest.raises(error, match=words):
+        laplace_last_layer(
+            arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments
+        )
+
+
+def test_a_layer_too_large_for_a_full_covariance() -> None:
+    with pytest.raises(ValueError, match="6006 weights, at most 5000"):
+        laplace_last_layer(nn.Linear(2001, 3), torch.rand(2, 2001), torch.tensor([0, 1]))

@@ -1,0 +1,469 @@
+"""Weights that are distributions: learnt with the network, or put around it afterwards.
+
+Lesson 22 teaches this file. Bayes by backprop learns a mean and a standard deviation for every
+weight. Laplace takes a trained network as it is, and asks of its last layer how sharply the
+training rows determine it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from xailab.core.batching import batched
+from xailab.core.checks import check_input, check_positive
+from xailab.core.layers import find_layer
+from xailab.core.scores import outputs_of
+from xailab.core.state import frozen
+from xailab.trust.probabilities import Prediction, check_classes, entropy_split
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_MOST = 5000  # weights of a last layer whose full covariance is inverted: 200 MB
+
+
+# ---- Bayes by backprop ---------------------------------------------------------------------------
+
+
+class _Bayesian(nn.Module):
+    r"""What a layer with distributions for weights adds to torch's layer with numbers.
+
+    The layer's own `weight` and `bias` are the means $\mu$; $\rho$ gives the standard deviations,
+    $\sigma = \log(1 + e^\rho)$, which are above 0 for any $\rho$.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def _widen(self, prior_std: float, initial_std: float) -> None:
+        if not (prior_std > 0 and initial_std > 0):
+            raise ValueError(
+                f"standard deviations must be above 0, got prior_std={prior_std} and "
+                f"initial_std={initial_std}"
+            )
+        self.prior_std = float(prior_std)
+        rho = torch.tensor(float(initial_std)).expm1().log().item()
+        for name in ("weight", "bias"):
+            mean = getattr(self, name)
+            wide = None if mean is None else nn.Parameter(torch.full_like(mean, rho))
+            self.register_parameter(f"{name}_rho", wide)
+
+    def posterior(self) -> dict[str, Normal]:
+        """Return the distributions of `weight` and, where there is one, `bias`."""
+        pairs = {name: (getattr(self, name), getattr(self, f"{name}_rho")) for name in _PARTS}
+        return {
+            name: Normal(mean, F.softplus(rho))
+            for name, (mean, rho) in pairs.items()
+            if mean is not None
+        }
+
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias: drawn while training, the means in evaluation mode."""
+        if not self.training:
+            return self.weight, self.bias
+        drawn = {name: one.rsample() for name, one in self.posterior().items()}
+        return drawn["weight"], drawn.get("bias")
+
+
+_PARTS = ("weight", "bias")
+
+
+class BayesLinear(_Bayesian, nn.Linear):
+    r"""A dense layer whose weights are independent normal distributions.
+
+    $$w \sim \mathcal N(\mu, \sigma^2), \quad \sigma = \log(1 + e^\rho), \quad
+      w = \mu + \sigma \odot \varepsilon, \; \varepsilon \sim \mathcal N(0, 1)$$
+
+    Writing a draw as mean plus scaled noise lets gradients reach $\mu$ and $\rho$. In training
+    mode every call draws anew, from torch's random state, as `nn.Dropout` does; in evaluation mode
+    the layer is `nn.Linear` with the means, so every explanation method works on it.
+
+    Args:
+        in_features: numbers a row that come in.
+        out_features: numbers a row that go out.
+        bias: add an offset, a distribution too.
+        prior_std: standard deviation of the prior $\mathcal N(0, s^2)$ of every weight.
+        initial_std: $\sigma$ to begin with.
+
+    Raises:
+        ValueError: a standard deviation that is not above 0.
+
+    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight Uncertainty in Neural
+        Networks.
+    Elsewhere: Pyro `PyroModule` with `AutoNormal`.
+
+    >>> layer = BayesLinear(3, 2, initial_std=0.1)
+    >>> layer.posterior()["weight"].stddev.unique().item()  # doctest: +ELLIPSIS
+    0.1...
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        prior_std: float = 1.0,
+        initial_std: float = 0.02,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self._widen(prior_std, initial_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, out_features)."""
+        return F.linear(x, *self._weights())
+
+
+class BayesConv2d(_Bayesian, nn.Conv2d):
+    """A convolution whose weights are independent normal distributions: see `BayesLinear`.
+
+    Args:
+        *args: as for `nn.Conv2d`.
+        prior_std: standard deviation of the prior of every weight.
+        initial_std: standard deviation of every weight to begin with.
+        **kwargs: as for `nn.Conv2d`.
+
+    Raises:
+        ValueError: a standard deviation that is not above 0.
+
+    >>> BayesConv2d(1, 4, 3, padding=1)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 4, 8, 8])
+    """
+
+    def __init__(
+        self, *args: Any, prior_std: float = 1.0, initial_std: float = 0.02, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._widen(prior_std, initial_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W)."""
+        return self._conv_forward(x, *self._weights())
+
+
+def kl_from_prior(model: nn.Module) -> Tensor:
+    r"""How far the weights' distributions have moved from the prior: what has been learnt.
+
+    $$\operatorname{KL} = \sum_w \log\frac{s}{\sigma_w} + \frac{\sigma_w^2 + \mu_w^2}{2 s^2}
+      - \frac12$$
+
+    Args:
+        model: a network with Bayesian layers.
+
+    Returns:
+        One number in nats, with its graph.
+
+    Raises:
+        ValueError: no Bayesian layer.
+
+    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight Uncertainty in Neural
+        Networks (there estimated from draws; for normal priors it has this closed form).
+    Elsewhere: `torch.distributions.kl_divergence`.
+
+    >>> layer = BayesLinear(1, 1, bias=False, prior_std=1.0, initial_std=1.0)
+    >>> _ = layer.weight.data.fill_(2.0)
+    >>> round(kl_from_prior(layer).item(), 4)  # 0 + (1 + 4) / 2 - 1 / 2
+    2.0
+    """
+    parts = [
+        kl_divergence(one, Normal(torch.zeros_like(one.mean), layer.prior_std)).sum()
+        for layer in bayesian_layers(model)
+        for one in layer.posterior().values()
+    ]
+    return torch.stack(parts).sum()
+
+
+def fit_bayes(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss_fn: Loss = F.cross_entropy,
+    epochs: int,
+    learning_rate: float = 5e-3,
+    batch_size: int = 64,
+    kl_weight: float = 1.0,
+    seed: int = 0,
+) -> list[float]:
+    r"""Train a network with Bayesian layers: fit the rows, and stay near the prior (ELBO).
+
+    $$\min_{\mu, \rho}\; \frac1N \sum_i \mathbb E_w\big[-\log p(y_i \mid x_i, w)\big] +
+      \frac{\lambda}{N} \operatorname{KL}\big(q_{\mu,\rho} \,\|\, p\big)$$
+
+    One draw of the weights a step estimates the expectation.
+
+    Args:
+        model: (N, ...) -> outputs; its parameters change, and it ends in evaluation mode.
+        x: (N, ...) inputs.
+        y: (N, ...) what the loss compares with.
+        loss_fn: loss_fn(outputs, y), a mean over rows of $-\log p$ in nats; for a regression
+            with noise variance v, half the squared error divided by v.
+        epochs: how often every row is visited.
+        learning_rate: Adam's step size.
+        batch_size: rows a step.
+        kl_weight: $\lambda$. 1 is Bayes' rule; a smaller one is a "cold" posterior, narrower than
+            the data warrant. Say so where you use it.
+        seed: of the draws and the order of rows; torch's own random state stays.
+
+    Returns:
+        The mean objective of every epoch, in nats a row.
+
+    Raises:
+        TypeError: `epochs` or `batch_size` not integers.
+        ValueError: no Bayesian layer, no rows, lengths that differ, a negative `kl_weight`.
+        FloatingPointError: the objective is no finite number any more.
+
+    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight Uncertainty in Neural
+        Networks; Graves (2011), Practical Variational Inference for Neural Networks.
+    Elsewhere: Pyro `SVI(model, AutoNormal(model), Adam(...), Trace_ELBO())`.
+
+    >>> net = BayesLinear(1, 2)
+    >>> steps = fit_bayes(net, torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), epochs=3)
+    >>> len(steps), net.training
+    (3, False)
+    """
+    bayesian_layers(model)
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"expected one y for every row of x, got {len(x)} rows and {len(y)}")
+    if not kl_weight >= 0:
+        raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
+    size, history = check_positive("batch_size", batch_size), []
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    model.train()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+        torch.manual_seed(seed)
+        for _ in range(check_positive("epochs", epochs)):
+            total = 0.0
+            for rows in torch.randperm(len(x)).split(size):
+                fit = loss_fn(model(x[rows]), y[rows])
+                objective = fit + kl_weight / len(x) * kl_from_prior(model)
+                optimizer.zero_grad()
+                objective.backward()
+                optimizer.step()
+                total += objective.item() * len(rows) / len(x)
+            history.append(total)
+            if not torch.isfinite(torch.tensor(total)):
+                raise FloatingPointError(f"the objective became {total}: lower learning_rate")
+    model.eval()
+    return history
+
+
+def bayesian_layers(model: Any) -> list[_Bayesian]:
+    """Return the layers whose weights are distributions.
+
+    Raises:
+        TypeError: no `nn.Module`.
+        ValueError: there is no such layer.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    layers = [module for module in model.modules() if isinstance(module, _Bayesian)]
+    if not layers:
+        raise ValueError("the model has no Bayesian layer: use BayesLinear or BayesConv2d")
+    return layers
+
+
+@contextmanager
+def drawn(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Let a model be one draw from its weights' distributions, in evaluation mode.
+
+    The means are exchanged for the draw and put back on leaving, so that methods which read a
+    layer's weights see the draw too.
+    """
+    layers = bayesian_layers(model)
+    means = [(layer, name, getattr(layer, name)) for layer in layers for name in layer.posterior()]
+    draws = []
+    with torch.no_grad():
+        for layer, name, mean in means:
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+            draws.append(mean + layer.posterior()[name].stddev * noise.to(mean.device))
+    try:
+        for (layer, name, _), draw in zip(means, draws, strict=True):
+            layer._parameters[name] = nn.Parameter(draw, requires_grad=False)
+        yield
+    finally:
+        for layer, name, mean in means:
+            layer._parameters[name] = mean
+
+
+# ---- Laplace -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LastLayerLaplace:
+    """A trained classifier with a normal distribution around its last layer's weights.
+
+    Attributes:
+        model: the network as it was given; its weights are the mean.
+        layer: name of its last layer.
+        covariance: (P, P) float64, P = K (F + 1): class by class the F weights, then the bias
+            (without a bias P = K F).
+    """
+
+    model: nn.Module
+    layer: str
+    covariance: Tensor
+
+    def predict(
+        self, x: Tensor, *, n_samples: int = 100, seed: int = 0, batch_size: int | None = None
+    ) -> Prediction:
+        r"""Average the softmax over draws of the logits, which are normal for every row.
+
+        $$z \mid x \sim \mathcal N\big(f(x),\; J \Sigma J^\top\big), \qquad
+          J = I_K \otimes (\varphi(x), 1)$$
+
+        Args:
+            x: (N, ...) inputs.
+            n_samples: draws; all rows share their noise, so a row's answer does not depend on
+                its neighbors.
+            seed: of the draws.
+            batch_size: rows evaluated at once; None measures.
+
+        Returns:
+            A `Prediction` with mean (N, K), in the dtype of `x`; uncertainties in nats.
+
+        Raises:
+            TypeError, ValueError: as `saliency` for x; `n_samples` no integer of at least 1.
+        """
+        logits, phi = _last(self.model, check_input(self.model, x), self.layer, batch_size)
+        roots = _roots(_logit_covariance(self.covariance, phi, logits.shape[1]))
+        generator = torch.Generator().manual_seed(seed)
+        shape = (check_positive("n_samples", n_samples), 1, logits.shape[1])
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(logits.device)
+        draws = logits + torch.einsum("nij,smj->sni", roots, noise)
+        split = entropy_split(draws.softmax(-1))
+        return Prediction(*(part.to(x.dtype) for part in split))
+
+
+def laplace_last_layer(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    prior_precision: float = 1.0,
+    layer: str | None = None,
+    batch_size: int | None = None,
+) -> LastLayerLaplace:
+    r"""Put a normal distribution around the last layer of a trained classifier.
+
+    $$\Sigma = \Big(\sum_i \big(\operatorname{diag} p_i - p_i p_i^\top\big) \otimes
+      \varphi_i \varphi_i^\top + \lambda I\Big)^{-1}$$
+
+    The bracket is the curvature of the loss at the trained weights: where training rows bend it
+    sharply, the weights are known well. $\varphi$ are the inputs of the last layer with a 1 for the
+    bias; everything below it stays as it is, and counts as certain. It is exact curvature, not an
+    approximation of it, but a normal distribution is only as good as the trained weights are a
+    maximum of the posterior.
+
+    Args:
+        model: maps (N, ...) to logits (N, K), its last layer an `nn.Linear`.
+        x: (N, ...) the training rows.
+        y: (N,) their classes. Only their range is looked at: the curvature of the cross-entropy
+            does not depend on which class came.
+        prior_precision: $\lambda$, 1 / variance of the prior of each weight, above 0. For a
+            network trained with weight decay w (on a mean loss) it is N w.
+        layer: name of the last layer; None: the last `nn.Linear` in the list of modules.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        A `LastLayerLaplace`, whose `predict` gives a `Prediction`.
+
+    Raises:
+        TypeError: as `saliency` for x; labels that are not integers; no `nn.Module`.
+        ValueError: as `saliency` for x; labels that do not fit; a layer that does not exist, is
+            not linear or not the last; a precision not above 0; too many weights.
+
+    Reference: MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks;
+        Kristiadi, Hein, Hennig (2020), Being Bayesian, Even Just a Bit, Fixes Overconfidence in
+        ReLU Networks; Daxberger et al. (2021), Laplace Redux - Effortless Bayesian Deep Learning.
+    Elsewhere: laplace-torch `Laplace(model, "classification", subset_of_weights="last_layer",
+        hessian_structure="full")`; Pyro `AutoLaplaceApproximation`.
+
+    >>> net = nn.Linear(1, 2, bias=False)
+    >>> _ = net.weight.data.fill_(0.0)  # p = 1/2, 1/2
+    >>> laplace_last_layer(net, torch.tensor([[2.0]]), torch.tensor([0])).covariance
+    tensor([[0.6667, 0.3333],
+            [0.3333, 0.6667]], dtype=torch.float64)
+    """
+    x = check_input(model, x)
+    if not prior_precision > 0:
+        raise ValueError(f"prior_precision must be above 0, got {prior_precision}")
+    name = _linear_name(model, layer)
+    logits, phi = _last(model, x, name, batch_size)
+    check_classes(y, len(x), logits.shape[1])
+    size = logits.shape[1] * phi.shape[1]
+    if size > _MOST:
+        raise ValueError(f"layer {name!r} has {size} weights, at most {_MOST} can be treated")
+    p = logits.softmax(1)
+    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]  # (N, K, K)
+    blocks = [
+        torch.cat([(phi * weight[:, None]).T @ phi for weight in row.T], dim=1)
+        for row in curvature.unbind(1)
+    ]
+    precision = torch.cat(blocks) + prior_precision * torch.eye(size).to(phi)
+    return LastLayerLaplace(model, name, torch.cholesky_inverse(torch.linalg.cholesky(precision)))
+
+
+def _linear_name(model: Any, layer: str | None) -> str:
+    """Return the name of a linear layer: the one asked for, or the last."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    if layer is None:
+        names = [name for name, one in model.named_modules() if isinstance(one, nn.Linear)]
+        if not names:
+            raise ValueError("the model has no nn.Linear, and its last layer must be one")
+        return names[-1]
+    module = model if layer == "" else find_layer(model, layer)
+    if not isinstance(module, nn.Linear):
+        raise ValueError(f"layer {layer!r} is {type(module).__name__}, it must be nn.Linear")
+    return layer
+
+
+def _last(model: nn.Module, x: Tensor, name: str, batch_size: int | None) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K) and the last layer's inputs (N, F + 1) with the bias's 1, in float64."""
+    linear = model.get_submodule(name)
+    kept: list[Tensor] = []
+    handle = linear.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].clone()))
+
+    def both(rows: Tensor) -> Tensor:
+        kept.clear()
+        logits = outputs_of(model, rows)
+        if not kept or kept[-1].ndim != 2:
+            raise ValueError(f"layer {name!r} did not get one row (N, F) for each row of x")
+        return torch.cat([logits.reshape(len(rows), -1), kept[-1]], dim=1)
+
+    try:
+        with frozen(model), torch.no_grad():
+            joined = batched(both, x.detach(), batch_size=batch_size, owner=model)
+            phi = joined[:, -linear.in_features :]
+            logits = joined[:, : -linear.in_features]
+            if logits.shape[1] < 2:
+                raise ValueError("a classifier needs at least 2 outputs, the model has 1")
+            again = linear(phi)
+    finally:
+        handle.remove()
+    if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-3, atol=1e-4):
+        raise ValueError(f"the model's output is not that of {name!r}: name its last layer")
+    ones = [torch.ones_like(phi[:, :1])] if linear.bias is not None else []
+    return logits.double(), torch.cat([phi, *ones], dim=1).double()
+
+
+def _logit_covariance(covariance: Tensor, phi: Tensor, k: int) -> Tensor:
+    r"""Return $J \Sigma J^\top$ for every row, (N, K, K)."""
+    blocks = covariance.reshape(k, phi.shape[1], k, phi.shape[1])
+    rows = [
+        torch.stack([((phi @ blocks[i, :, j]) * phi).sum(1) for j in range(k)], dim=1)
+        for i in range(k)
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _roots(matrices: Tensor) -> Tensor:
+    """Return symmetric square roots: there is one only, so a row's does not depend on others."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
