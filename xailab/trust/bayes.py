@@ -37,9 +37,6 @@ class _Bayesian(nn.Module):
     $\sigma = \log(1 + e^\rho)$, which are above 0 for any $\rho$.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-
     def _widen(self, prior_std: float, initial_std: float) -> None:
         if not (prior_std > 0 and initial_std > 0):
             raise ValueError(
@@ -65,7 +62,7 @@ class _Bayesian(nn.Module):
     def _weights(self) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias: drawn while training, the means in evaluation mode."""
         if not self.training:
-            return self.weight, self.bias
+            return self._parameters["weight"], self._parameters["bias"]  # type: ignore[return-value]
         drawn = {name: one.rsample() for name, one in self.posterior().items()}
         return drawn["weight"], drawn.get("bias")
 
@@ -426,7 +423,7 @@ def _linear_name(model: Any, layer: str | None) -> str:
 
 def _last(model: nn.Module, x: Tensor, name: str, batch_size: int | None) -> tuple[Tensor, Tensor]:
     """Return logits (N, K) and the last layer's inputs (N, F + 1) with the bias's 1, in float64."""
-    linear = model.get_submodule(name)
+    linear: Any = model.get_submodule(name)
     kept: list[Tensor] = []
     handle = linear.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].clone()))
 

@@ -176,7 +176,7 @@ def fit_temperature(logits: Numbers, y: Labels) -> float:
     Elsewhere: scikit-learn `CalibratedClassifierCV(method="temperature")`.
 
     >>> z = np.array([[2.0, 0.0]] * 4)  # says 88 %, right in three of four: T = 2 / log 3
-    >>> round(fit_temperature(z, [0, 0, 0, 1]) * np.log(3), 9)
+    >>> print(round(fit_temperature(z, [0, 0, 0, 1]) * np.log(3), 9))
     2.0
     """
     z = check_numbers(logits, "logits")
@@ -254,7 +254,7 @@ def conformal_sets(
         raise ValueError(f"probs_cal has {known.shape[1]} classes, probs {new.shape[1]}")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    y = check_classes(y_cal, *known.shape, name="y_cal")
+    y = check_classes(y_cal, len(known), known.shape[1], "y_cal")
     scores = np.sort(1 - known[np.arange(len(y)), y])
     # The decimal number that was typed: in floats (n + 1)(1 - 0.7) may be 3.0000000000000004.
     rank = ceil((len(y) + 1) * (1 - Fraction(str(float(alpha)))))

@@ -269,6 +269,7 @@ def explanation_uncertainty(
 
     Reference: Bykov et al. (2020), How Much Can I Trust You? - Quantifying Uncertainties in
         Explaining Neural Networks.
+    Elsewhere: captum `NoiseTunnel(nt_type="vargrad")` has the spread over noise in x instead.
 
     >>> slope = lambda model, x, target: torch.full_like(x, model.weight.item())
     >>> nets = [nn.Linear(1, 1) for _ in range(2)]
@@ -278,7 +279,7 @@ def explanation_uncertainty(
     >>> told.mean.item(), told.std.item()
     (2.0, 1.0)
     """
-    if isinstance(model, (list, tuple)):
+    if not isinstance(model, nn.Module):
         maps = [_map(explain, one, x, target) for one in _several(model)]
     else:
         if check_positive("n_samples", n_samples) < 2:
@@ -363,7 +364,11 @@ def varied(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
     """Let a model be one draw of all that is random in it: dropout, Bayesian weights, or both."""
     with ExitStack() as stack:
         kinds: list[Member] = []
-        for kind, layers_of in ((thinned, dropout_layers), (drawn, bayesian_layers)):
+        known: list[tuple[Member, Callable[[Any], Any]]] = [
+            (thinned, dropout_layers),
+            (drawn, bayesian_layers),
+        ]
+        for kind, layers_of in known:
             try:
                 layers_of(model)
             except ValueError:
@@ -415,7 +420,9 @@ def _several(models: Any) -> Sequence[Any]:
 
 def _outputs(model: Model, x: Tensor, batch_size: int | None) -> Tensor:
     with torch.no_grad():
-        return batched(partial(outputs_of, model), x, batch_size=batch_size, owner=model)
+        return batched(
+            partial(outputs_of, model), x, batch_size=batch_size, owner=model, progress=False
+        )
 
 
 def _map(explain: Any, model: nn.Module, x: Tensor, target: Target) -> Tensor:

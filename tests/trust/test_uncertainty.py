@@ -1,0 +1,341 @@
+"""Many networks in place of one: by hand, against plain loops, and on a plane with an edge."""
+
+from copy import deepcopy
+from functools import partial
+from itertools import product
+from math import log
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.snapshots import unchanged
+from tests.toys import inputs, linear, toy
+from xailab.attribution.paths import integrated_gradients
+from xailab.attribution.saliency import saliency
+from xailab.trust import uncertainty
+from xailab.trust.uncertainty import (
+    BayesLinear,
+    ensemble,
+    entropy_split,
+    explanation_uncertainty,
+    mc_dropout,
+    mc_weights,
+)
+
+
+def small(p: float = 0.5, dropout: Any = nn.Dropout) -> nn.Sequential:
+    """Dropout on two numbers, then logits 2 (a - b) and 0."""
+    return nn.Sequential(dropout(p), linear([[2.0, -2.0], [0.0, 0.0]], [0.0, 0.0]))
+
+
+ONES = torch.ones(1, 2)
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def test_two_units_by_hand() -> None:
+    """Kept or dropped, a quarter each: a - b is 0, 2, -2, 0, so the logit is 0, 4, -4, 0."""
+    logits = torch.tensor([[[0.0, 0]], [[4.0, 0]], [[-4.0, 0]], [[0.0, 0]]])
+    want = entropy_split(logits.softmax(-1))
+    got = mc_dropout(small(), ONES, n_samples=800)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0.04)
+    p = 1 / (1 + np.exp(-4))
+    half = (log(2) - p * log(p) - (1 - p) * log(1 - p)) / 2
+    assert want.total.item() == pytest.approx(log(2))
+    assert want.aleatoric.item() == pytest.approx(half, abs=1e-6)
+
+
+def test_the_mean_is_that_of_all_thinned_networks() -> None:
+    """Six units, two layers of dropout: all 2^6 masks, each weighed by its probability."""
+    torch.manual_seed(0)
+    first, last, x = nn.Linear(2, 3), nn.Linear(3, 2), torch.tensor([[1.0, -0.5]])
+    net = nn.Sequential(nn.Dropout(0.3), first, nn.Tanh(), nn.Dropout(0.6), last)
+    mean = torch.zeros(2)
+    for mask in product([0.0, 1.0], repeat=5):
+        m = torch.tensor(mask)
+        weight = 0.7 ** m[:2].sum() * 0.3 ** (1 - m[:2]).sum()
+        weight *= 0.4 ** m[2:].sum() * 0.6 ** (1 - m[2:]).sum()
+        hidden = torch.tanh(first(x * m[:2] / 0.7)) * m[2:] / 0.4
+        mean += weight * last(hidden).softmax(1)[0].detach()
+    got = mc_dropout(net, x, n_samples=800).mean[0]
+    torch.testing.assert_close(got, mean, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "dropout",
+    [nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, partial(nn.Dropout, inplace=True)],
+)
+def test_the_same_as_a_loop_in_training_mode(dropout: Any) -> None:
+    """Where every row drops other units, the distribution of a row's answers is the same."""
+    net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), dropout(0.4), nn.Linear(8, 3))
+    torch.manual_seed(1)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter)
+    x = torch.tensor([[0.3, -1.0]])
+    with torch.no_grad():
+        samples = net.train()(x.repeat(6000, 1)).softmax(1)
+    want = entropy_split(samples[:, None])
+    got = mc_dropout(net, x, n_samples=600)
+    torch.testing.assert_close(got.mean, want.mean, rtol=0, atol=0.04)
+    torch.testing.assert_close(got.epistemic, want.epistemic, rtol=0.15, atol=0)
+
+
+def test_whole_channels_are_dropped_where_the_layer_says_so() -> None:
+    """Both channels carry 1 at four places: without 2d, hardly ever all four are dropped."""
+    net = nn.Sequential(nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(8, 2, bias=False))
+    net[2].weight.data = torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 8])
+    got = mc_dropout(net, torch.ones(1, 2, 2, 2), n_samples=1000)
+    by_hand = (1 / (1 + np.exp(-8.0)) + 0.5) / 2
+    assert got.mean[0, 0].item() == pytest.approx(by_hand, abs=0.03)
+
+
+def test_batch_norm_stays_in_evaluation() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(2), *small()).train()
+    net[0].running_mean += torch.tensor([3.0, -1.0])
+    with unchanged(net, ONES):
+        got = mc_dropout(net, ONES, n_samples=50)
+    net[0].running_mean.zero_()
+    assert not torch.equal(got.mean, mc_dropout(net, ONES, n_samples=50).mean)
+
+
+def test_the_seed_decides_and_more_samples_go_on() -> None:
+    x = inputs()
+    one = mc_dropout(toy(), x, n_samples=5, seed=3)
+    torch.manual_seed(99)
+    assert all(map(torch.equal, one, mc_dropout(toy(), x, n_samples=5, seed=3)))
+    assert not torch.equal(one.mean, mc_dropout(toy(), x, n_samples=5, seed=4).mean)
+    first = mc_dropout(small(), ONES, n_samples=1, seed=7).mean
+    second = mc_dropout(small(), ONES, n_samples=2, seed=7).mean
+    assert (2 * second - first).sum().item() == pytest.approx(1)
+
+
+def test_a_layer_used_twice_drops_twice() -> None:
+    """One module, two places: were the masks shared, the two would always agree."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.drop(x[:, :1]), self.drop(x[:, :1])
+            return torch.cat([a - b, torch.zeros_like(a)], dim=1)
+
+    assert mc_dropout(Twice(), ONES, n_samples=50).epistemic.item() > 0.01
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.fc = nn.Dropout(0.5), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(nn.functional.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (nn.Linear(2, 2), ValueError, "no dropout layer"),
+        (small(0.0), ValueError, "p > 0"),
+        (lambda x: x, TypeError, "function"),
+        (Unused(), ValueError, "none of the model's dropout layers ran"),
+        (nn.Sequential(small(), nn.Softmax(1)), ValueError, "without softmax"),
+        (nn.Sequential(nn.Dropout(), nn.Linear(2, 1)), ValueError, r"K >= 2, got \(1, 1\)"),
+    ],
+)
+def test_models_that_cannot_be_sampled(model: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        mc_dropout(model, ONES)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n_samples": 0}, ValueError, "n_samples"),
+        ({"n_samples": 2.0}, TypeError, "n_samples"),
+        ({"task": "ranking"}, ValueError, "task.*'ranking'"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        mc_dropout(small(), ONES, **options)
+
+
+# ---- ensembles and Bayesian layers ---------------------------------------------------------------
+
+
+def test_an_ensemble_by_hand() -> None:
+    """Probabilities are averaged: 0.9 and 0.5 give 0.7. Averaged logits would give 0.75."""
+    nets = [linear([[w], [0.0]]) for w in (log(9), 0.0)]
+    told = ensemble(nets, torch.ones(1, 1))
+    assert told.mean[0].tolist() == pytest.approx([0.7, 0.3])
+    single = -(0.9 * log(0.9) + 0.1 * log(0.1))
+    total = -(0.7 * log(0.7) + 0.3 * log(0.3))
+    assert told.aleatoric.item() == pytest.approx((single + log(2)) / 2)
+    assert told.total.item() == pytest.approx(total)
+    assert told.epistemic.item() == pytest.approx(total - (single + log(2)) / 2, abs=1e-6)
+
+
+def test_a_regression_by_hand() -> None:
+    """Means 2 and 4 with noise variances 1 and 3."""
+    nets = [linear([[m, 0.0], [0.0, log(v)]]) for m, v in ((2.0, 1.0), (4.0, 3.0))]
+    told = ensemble(nets, ONES, task="regression")
+    assert [one.item() for one in told] == pytest.approx([3, 3, 2, 1])
+    with pytest.raises(ValueError, match=r"\(N, 2\).*\(1, 3\)"):
+        ensemble([nn.Linear(2, 3)] * 2, ONES, task="regression")
+
+
+@pytest.mark.parametrize(
+    ("models", "error", "words"),
+    [
+        ([toy()], ValueError, "at least two models, got 1"),
+        ([], ValueError, "at least two models, got 0"),
+        (toy(), TypeError, "list of models, got Toy"),
+        ([nn.Linear(2, 2), nn.Linear(2, 3)], ValueError, r"\(1, 2\), \(1, 3\)"),
+    ],
+)
+def test_bad_ensembles(models: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ensemble(models, ONES)
+
+
+def test_drawn_weights_by_hand() -> None:
+    """One weight N(1, 2^2) at x = 3, the other logit 0: the sigmoid of N(3, 6^2), integrated."""
+    net = BayesLinear(1, 2, bias=False)
+    net.weight.data = torch.tensor([[1.0], [0.0]])
+    net.weight_rho.data = torch.tensor([[float(np.log(np.expm1(2.0)))], [-30.0]])
+    z = np.linspace(-60, 60, 20_001)
+    density = np.exp(-((z - 3) ** 2) / 72) / np.sqrt(72 * np.pi)
+    want = np.trapezoid(density / (1 + np.exp(-z)), z)
+    got = mc_weights(net, torch.tensor([[3.0]]), n_samples=800).mean[0, 0]
+    assert got.item() == pytest.approx(want, abs=0.04)
+    with pytest.raises(ValueError, match="no Bayesian layer"):
+        mc_weights(small(), ONES)
+
+
+# ---- a plane with an edge ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def heaps() -> tuple[Tensor, Tensor]:
+    """Two heaps that overlap between them; (0, 4) and beyond nobody has seen."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 2
+    x = 0.8 * torch.randn(200, 2, generator=generator)
+    x[:, 0] += 2.0 * y - 1
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def networks(heaps: tuple[Tensor, Tensor]) -> list[nn.Module]:
+    """Five small networks, trained on all rows at once from five beginnings."""
+    x, y = heaps
+    nets: list[nn.Module] = []
+    with torch.random.fork_rng():
+        for seed in range(5):
+            torch.manual_seed(seed)
+            net = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+            net.append(nn.Linear(32, 2))
+            steps = torch.optim.Adam(net.parameters(), 0.01)
+            for _ in range(150):
+                loss = nn.functional.cross_entropy(net(x), y)
+                steps.zero_grad()
+                loss.backward()
+                steps.step()
+            nets.append(net.eval())
+    return nets
+
+
+def test_ignorance_grows_away_from_the_data_and_noise_does_not(
+    networks: list[nn.Module], heaps: tuple[Tensor, Tensor]
+) -> None:
+    angles = torch.linspace(0, 2 * torch.pi, 181)[:-1]
+    circle = torch.stack([angles.cos(), angles.sin()], dim=1)
+    near, far = ensemble(networks, heaps[0]), ensemble(networks, 6 * circle)
+    assert far.epistemic.mean() > 2 * near.epistemic.mean()
+    assert far.aleatoric.mean() < near.aleatoric.mean()
+
+
+# ---- the uncertainty of an explanation -----------------------------------------------------------
+
+
+def test_maps_of_an_ensemble_by_hand() -> None:
+    """Gradients 1, 2 and 6 for the first number, -1 for the second."""
+    nets = [linear([[w, -1.0]]) for w in (1.0, 2.0, 6.0)]
+    told = explanation_uncertainty(nets, ONES, 0, explain=saliency)
+    assert told.mean.tolist() == [[3.0, -1.0]]
+    assert told.std[0].tolist() == pytest.approx([((4 + 1 + 9) / 3) ** 0.5, 0])
+
+
+def test_maps_of_dropout_by_hand() -> None:
+    """The gradient of 2 a - 2 b is 4, -4 where kept and 0 where dropped: mean 2, std 2."""
+    told = explanation_uncertainty(small(), ONES, 0, explain=saliency, n_samples=400)
+    assert told.mean[0].tolist() == pytest.approx([2, -2], abs=0.3)
+    assert told.std[0].tolist() == pytest.approx([2, 2], abs=0.05)
+
+
+def test_a_member_is_one_network_for_all_steps_of_a_method() -> None:
+    """Integrated gradients run a member many times; of a linear one they are x times gradient.
+
+    Were each step thinned anew, its average would hide most of the spread.
+    """
+    told = explanation_uncertainty(
+        small(), ONES, 0, explain=partial(integrated_gradients, n_steps=20), n_samples=60
+    )
+    assert told.std[0].tolist() == pytest.approx([2, 2], abs=0.2)
+
+
+def test_maps_of_drawn_weights() -> None:
+    """Methods that read a layer's weights meet the draw, too."""
+    net = BayesLinear(2, 1, bias=False, initial_std=0.5)
+    net.weight.data = torch.tensor([[1.0, -1.0]])
+    read = lambda model, x, target: model.weight.expand_as(x)  # noqa: E731
+    for explain in (saliency, read):
+        told = explanation_uncertainty(net, ONES, 0, explain=explain, n_samples=300)
+        assert told.mean[0].tolist() == pytest.approx([1, -1], abs=0.1)
+        assert told.std[0].tolist() == pytest.approx([0.5, 0.5], abs=0.07)
+
+
+def test_both_kinds_vary_together() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), BayesLinear(1, 1, bias=False, initial_std=1.0))
+    net[1].weight.data.fill_(1.0)
+    told = explanation_uncertainty(net, torch.ones(1, 1), 0, explain=saliency, n_samples=500)
+    # a gradient is 2 m w: E = 1, E squared = 4 * 0.5 * (1 + 1) = 4
+    assert told.std.item() == pytest.approx(3**0.5, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "words"),
+    [
+        (nn.Linear(2, 2), {}, ValueError, "neither.*nor|neither dropout nor"),
+        (small(), {"n_samples": 1}, ValueError, "at least 2"),
+        ([small()], {}, ValueError, "at least two models"),
+        (small(), {"explain": lambda *_: 3}, TypeError, "int"),
+        (small(), {"explain": lambda *_: torch.zeros(5)}, ValueError, r"\(1, 2\).*\(5,\)"),
+    ],
+)
+def test_bad_explanations(
+    model: Any, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    arguments = {"explain": saliency, **options}
+    with pytest.raises(error, match=words):
+        explanation_uncertainty(model, ONES, 0, **arguments)
+
+
+def test_an_ensemble_is_left_as_it_was() -> None:
+    nets, x = [toy(), deepcopy(toy())], inputs()
+    for net in nets:
+        with unchanged(net, x):
+            ensemble(nets, x)
+            explanation_uncertainty(nets, x, 1, explain=saliency)
+
+
+def test_the_contract_names_are_here() -> None:
+    for name in uncertainty.__all__:
+        assert hasattr(uncertainty, name)
