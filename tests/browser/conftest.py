@@ -12,11 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
+
+from tests.browser.explorers import Explorer
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -167,3 +171,26 @@ def await_state(page: Page, wanted: str, seconds: float, lab: Lab) -> None:
     except TimeoutError:
         log = lab.log.read_text("utf-8", "replace")[-3000:]
         pytest.fail(f"not within {seconds} s: {wanted}\n{page.evaluate(STATE)}\n{log}")
+
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+@pytest.fixture(scope="package")
+def explorer(
+    lab: Lab, opened: Callable[[str], Page], run_all: Callable[[Page], None]
+) -> Callable[[str, str], AbstractContextManager[Explorer]]:
+    """Return what shows the explorer that one cell makes, in a notebook of its own."""
+
+    @contextmanager
+    def shown(name: str, cell: str) -> Iterator[Explorer]:
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell)], metadata=KERNEL
+        )
+        nbformat.write(notebook, lab.folder / f"{name}.ipynb")
+        page = opened(f"{name}.ipynb")
+        run_all(page)
+        yield Explorer(page, name)
+        page.close()
+
+    return shown
