@@ -184,7 +184,7 @@ def test_get_fetches_what_the_lessons_need_and_shows_a_bar(monkeypatch, capsys):
     assert archives.get() == dict.fromkeys(needed, "ok")
     assert fetched == needed
     assert {"efficientnet_lite0", "photos"} <= set(fetched)
-    assert "19.0/19.0 MB" in capsys.readouterr().out
+    assert "134.5/134.5 MB" in capsys.readouterr().out
 
 
 def test_get_of_given_names_without_a_bar(monkeypatch, capsys):

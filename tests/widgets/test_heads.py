@@ -33,7 +33,7 @@ def test_a_row_by_hand():
         "'a' (token 0) 0.1."
     )
     html = rows.text(0, 0, 1)._repr_html_()
-    assert re.findall(r">([^<>]+)<rt>([^<]+)", html) == [
+    assert re.findall(r">([^<>]+)<rt[^>]*>([^<]+)", html) == [
         ("a", "+0.75"),
         ("&lt;b&gt;", "+0.25"),
         ("c", "+0"),
@@ -46,7 +46,7 @@ def test_the_sliders_show_the_row_of_the_maps(rows, maps):
     assert words.value.count("role='status'") == 1
     for i, j, k in [(0, 0, 0), (0, 3, 1), (1, 1, 2)]:
         layer.value, head.value, token.value = i, j, k
-        above = [float(n) for n in re.findall("<rt>([^<]+)", text.value)]
+        above = [float(n) for n in re.findall("<rt[^>]*>([^<]+)", text.value)]
         assert above == pytest.approx(maps[i][0, j, k].tolist(), abs=0.005)
         assert f"Layer {i}, head {j}: " in words.value
         assert "<b>" not in words.value

@@ -127,7 +127,7 @@ def _has_hooks(module: nn.Module) -> bool:
 def _folded(pair: Pair) -> dict[str, nn.Module]:
     """Return what stands in for the two: one convolution, and the norm's activation (timm's)."""
     convolution, norm = (pair.parent.get_submodule(name) for name in pair[1:])
-    fused: nn.Module = fuse_conv_bn_eval(convolution, norm)  # type: ignore[type-var]
+    fused: nn.Module = fuse_conv_bn_eval(convolution, norm)  # type: ignore[type-var, arg-type]
     if next(fused.parameters()).dtype == torch.float32:
         fused = fused.to(memory_format=torch.channels_last)
     fused.eval().requires_grad_(False)

@@ -242,5 +242,6 @@ def _bar(wanted: list[Entry]) -> Iterator[Callable[[Entry], None]]:
 
     columns = (SpinnerColumn(), "{task.description}", BarColumn(), DownloadColumn())
     with Progress(*columns, TimeElapsedColumn()) as progress:
-        task = progress.add_task("data sets", total=sum(each.size for each in wanted))
-        yield lambda each: progress.update(task, advance=each.size)
+        left = {each.file or each.name: each.size for each in wanted}  # one file may hold two sets
+        task = progress.add_task("data sets", total=sum(left.values()))
+        yield lambda each: progress.update(task, advance=left.pop(each.file or each.name, 0))
