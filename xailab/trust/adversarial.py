@@ -443,9 +443,16 @@ def adversarial_fit(
     history, done, grown = History([], [], []), 0, warm_up * len(x) / size
 
     def attacked(rows: Tensor, labels: Tensor, share: float, start: int) -> Tensor:
-        sizes = {"epsilon": share * epsilon, "step_size": share * step}
         return pgd(
-            model, rows, labels, **sizes, n_steps=n, random_start=True, clip=clip, seed=start
+            model,
+            rows,
+            labels,
+            epsilon=share * epsilon,
+            step_size=share * step,
+            n_steps=n,
+            random_start=True,
+            clip=clip,
+            seed=start,
         )
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -689,6 +696,7 @@ def _squares(
     generator = torch.Generator().manual_seed(seed)
     channels, height, width = shape
     everywhere = (slice(None), slice(None), slice(None), slice(None))
+    squares: list[tuple[tuple[slice, ...], Tensor]]
     squares = [(everywhere, _signs((channels, 1, width), generator))]
     for query in range(1, n):
         area = p_start * _share(query / n) * height * width
