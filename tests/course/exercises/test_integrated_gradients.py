@@ -218,12 +218,14 @@ def test_the_z_plus_rule_is_told_from_epsilon():
     assert_rejected(STEP, positive, "z-plus")
 
 
-@pytest.mark.parametrize("id", ["first_tenth", "black_share"])
+@pytest.mark.parametrize(
+    "id", ["integrated_gradients.first_tenth", "integrated_gradients.black_share"]
+)
 def test_guesses_are_shares(id):
-    assert_accepted(f"integrated_gradients.{id}", 0.5)
-    assert_rejected(f"integrated_gradients.{id}", 50, "write 50% as 0.5")
-    assert_rejected(f"integrated_gradients.{id}", "0.5", "without quotes")
-    assert_rejected(f"integrated_gradients.{id}", -0.1, "from 0 to 1")
+    assert_accepted(id, 0.5)
+    assert_rejected(id, 50, "write 50% as 0.5")
+    assert_rejected(id, "0.5", "without quotes")
+    assert_rejected(id, -0.1, "from 0 to 1")
 
 
 def test_report_takes_the_model_answer_and_another_one():
