@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.snapshots import Boom, tripped, unchanged
-from tests.toys import inputs, toy
+from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
 from xailab.attribution.saliency import saliency
 from xailab.trust import adversarial, uncertainty
 
@@ -213,17 +213,7 @@ def test_kinds_of_targets_agree(method: Probe) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "error", "words"),
-    [
-        (-1, ValueError, r"0\.\.3.*-1"),
-        (4, ValueError, r"0\.\.3.*4"),
-        (None, ValueError, "target=None"),
-        (torch.tensor([0, 1]), ValueError, r"\(3,\).*\(2,\)"),
-        (1.0, TypeError, "float"),
-        (torch.tensor([0.0, 1.0, 2.0]), TypeError, "float32"),
-        (True, TypeError, "bool"),
-        ("cat", TypeError, "str"),
-    ],
+    ("target", "error", "words"), [*BAD_TARGETS, (None, ValueError, "target=None")]
 )
 @pytest.mark.parametrize("method", those_that_take("target"))
 def test_bad_target(method: Probe, target: Any, error: type[Exception], words: str) -> None:
@@ -232,25 +222,7 @@ def test_bad_target(method: Probe, target: Any, error: type[Exception], words: s
         method.call(model, x, target=target)
 
 
-def spoiled(value: float) -> Tensor:
-    x = inputs()
-    x[1, 2, 3, 4] = value
-    return x
-
-
-@pytest.mark.parametrize(
-    ("x", "error", "words"),
-    [
-        (spoiled(float("nan")), ValueError, "1 values that are NaN or infinite"),
-        (spoiled(float("inf")), ValueError, "NaN or infinite"),
-        (torch.zeros(0, 3, 8, 8), ValueError, r"empty.*\(0, 3, 8, 8\)"),
-        (torch.zeros(3), ValueError, r"batch first.*\(3,\)"),
-        (torch.zeros(3, 5, 8, 8), ValueError, r"refuses x of shape \(\d, 5, 8, 8\)"),
-        (torch.zeros(3, 3, 8, 8, dtype=torch.int64), TypeError, "int64"),
-        (torch.zeros(3, 3, 8, 8, dtype=torch.float64), TypeError, "float64.*float32"),
-        (np.zeros((3, 3, 8, 8)), TypeError, "ndarray"),
-    ],
-)
+@pytest.mark.parametrize(("x", "error", "words"), BAD_INPUTS)
 @pytest.mark.parametrize("method", those_that_take("x"))
 def test_bad_input(method: Probe, x: Any, error: type[Exception], words: str) -> None:
     model = toy()

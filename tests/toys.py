@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,3 +63,32 @@ def linear(weights: list[list[float]], bias: list[float] | None = None) -> nn.Li
     if bias is not None:
         layer.bias.data = torch.tensor(bias)
     return layer
+
+
+def spoiled(value: float) -> Tensor:
+    """Inputs of which one number is another."""
+    x = inputs()
+    x[1, 2, 3, 4] = value
+    return x
+
+
+# What no method takes that asks `toy()` about three inputs: the value, the error, its words.
+BAD_TARGETS: list[tuple[Any, type[Exception], str]] = [
+    (-1, ValueError, r"0\.\.3.*-1"),
+    (4, ValueError, r"0\.\.3.*4"),
+    (torch.tensor([0, 1]), ValueError, r"\(3,\).*\(2,\)"),
+    (1.0, TypeError, "float"),
+    (torch.tensor([0.0, 1.0, 2.0]), TypeError, "float32"),
+    (True, TypeError, "bool"),
+    ("cat", TypeError, "str"),
+]
+BAD_INPUTS: list[tuple[Any, type[Exception], str]] = [
+    (spoiled(float("nan")), ValueError, "1 values that are NaN or infinite"),
+    (spoiled(float("inf")), ValueError, "NaN or infinite"),
+    (torch.zeros(0, 3, 8, 8), ValueError, r"empty.*\(0, 3, 8, 8\)"),
+    (torch.zeros(3), ValueError, r"batch first.*\(3,\)"),
+    (torch.zeros(3, 5, 8, 8), ValueError, r"refuses x of shape \(\d, 5, 8, 8\)"),
+    (torch.zeros(3, 3, 8, 8, dtype=torch.int64), TypeError, "int64"),
+    (torch.zeros(3, 3, 8, 8, dtype=torch.float64), TypeError, "float64.*float32"),
+    (np.zeros((3, 3, 8, 8)), TypeError, "ndarray"),
+]

@@ -1,5 +1,6 @@
 """Exercises of lesson 10: explaining a box that only answers."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,46 +44,42 @@ def core(answer: Any) -> None:
     """The coefficients of LIME's weighted ridge regression, kernel and intercept included."""
     samples, scores = _questions()
     width = 0.3
-    weights = _kernel(samples, width)
-    want = _ridge(samples, scores, weights)
-    known = {
-        "each sample counts with its weight squared: the square root around the exponential is "
-        "missing, or the weights are multiplied in twice.": _ridge(samples, scores, weights**2),
-        "this has no weights: every sample counts the same.": _ridge(
-            samples, scores, np.ones_like(weights)
-        ),
-        "the ridge penalty is missing (add 1 to the diagonal, except for the intercept).": _ridge(
-            samples, scores, weights, penalty=0.0
-        ),
-        "the intercept is penalized too: penalty[0, 0] has to be 0.": _ridge(
-            samples, scores, weights, on_intercept=1.0
-        ),
-        "there is no intercept: put a column of ones beside the samples.": _without_intercept(
-            samples, scores, weights
-        ),
-        "the kernel width is not squared.": _ridge(
-            samples, scores, np.sqrt(np.exp(-(_distance(samples) ** 2) / width))
-        ),
-        "the distance is not squared.": _ridge(
-            samples, scores, np.sqrt(np.exp(-_distance(samples) / width**2))
-        ),
-        "the weight is the distance: near samples have to count more, so take exp(-d**2 / "
-        "width**2).": _ridge(samples, scores, _distance(samples)),
-        "the distance is the share of hidden features; the cosine takes the square root of the "
-        "share of ones.": _ridge(
-            samples, scores, np.sqrt(np.exp(-((1 - samples.mean(1)) ** 2) / width**2))
-        ),
-        "the width is .25 whatever is asked for: use kernel_width.": _ridge(
-            samples, scores, _kernel(samples, 0.25)
-        ),
-    }
+    want = _ridge(samples, scores, _kernel(samples, width))
     given = samples.copy(), scores.copy()
     got = answer(samples, scores, width)
     if np.shape(got) == (samples.shape[1] + 1,):
         raise Mistake("one number too many: leave the intercept out, [1:].")
+    known = _slips(samples, scores, width)
     expect_close(got, want, "the coefficients", known=known, rtol=1e-6)
     if not (np.array_equal(samples, given[0]) and np.array_equal(scores, given[1])):
         raise Mistake("the coefficients are right, but your function changed its arguments.")
+
+
+def _slips(samples: "Floats", scores: "Floats", width: float) -> "dict[str, Floats]":
+    """Return what the usual mistakes would give, each with the words that name it."""
+    weights, distance = _kernel(samples, width), _distance(samples)
+    ridge, hidden = partial(_ridge, samples, scores), 1 - samples.mean(1)
+    return {
+        "each sample counts with its weight squared: the square root around the exponential is "
+        "missing, or the weights are multiplied in twice.": ridge(weights**2),
+        "this has no weights: every sample counts the same.": ridge(np.ones_like(weights)),
+        "the ridge penalty is missing (add 1 to the diagonal, except for the intercept).": ridge(
+            weights, penalty=0.0
+        ),
+        "the intercept is penalized too: penalty[0, 0] has to be 0.": ridge(
+            weights, on_intercept=1.0
+        ),
+        "there is no intercept: put a column of ones beside the samples.": _without_intercept(
+            samples, scores, weights
+        ),
+        "the kernel width is not squared.": ridge(np.sqrt(np.exp(-(distance**2) / width))),
+        "the distance is not squared.": ridge(np.sqrt(np.exp(-distance / width**2))),
+        "the weight is the distance: near samples have to count more, so take exp(-d**2 / "
+        "width**2).": ridge(distance),
+        "the distance is the share of hidden features; the cosine takes the square root of the "
+        "share of ones.": ridge(np.sqrt(np.exp(-(hidden**2) / width**2))),
+        "the width is .25 whatever is asked for: use kernel_width.": ridge(_kernel(samples, 0.25)),
+    }
 
 
 def _questions() -> "tuple[Floats, Floats]":
