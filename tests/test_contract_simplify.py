@@ -13,17 +13,26 @@ from torch import Tensor, nn
 
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import Toy, inputs, toy
-from xailab.simplify import distill
+from xailab.simplify import compress, distill
 
 TARGETS = torch.tensor([2, 0, 3])
 
 
 class Probe(NamedTuple):
-    """One method; `runs` says whether it asks the model for answers."""
+    """One method: whether it runs the model, takes rows, hands back a copy of the model."""
 
     function: Callable[..., Any]
     call: Callable[[Any, Tensor], Any]
-    runs: bool = True
+    does: frozenset[str]
+
+
+def probe(function: Callable[..., Any], does: str, call: Any = None, **options: Any) -> Probe:
+    words = frozenset(does.split())
+
+    def plainly(model: Any, x: Tensor) -> Any:
+        return function(model, x, **options) if "x" in words else function(model, **options)
+
+    return Probe(function, call or plainly, words)
 
 
 def to_network(model: Toy, x: Tensor) -> Any:
@@ -40,35 +49,62 @@ def to_soft_tree(model: Toy, x: Tensor) -> Any:
 
 
 PROBES = {
-    "distill": Probe(distill.distill, to_network),
-    "distill_soft_tree": Probe(distill.distill_soft_tree, to_soft_tree),
-    "distill_tree": Probe(distill.distill_tree, lambda model, x: distill.distill_tree(model, x)),
+    "distill": probe(distill.distill, "runs x", to_network),
+    "distill_soft_tree": probe(distill.distill_soft_tree, "runs x", to_soft_tree),
+    "distill_tree": probe(distill.distill_tree, "runs x"),
+    "latency": probe(compress.latency, "runs x", n_repeats=2),
+    "prune": probe(compress.prune, "copies", amount=0.5),
+    "prune channels": probe(compress.prune, "copies", amount=0.5, structured=True),
+    "remove_channels": probe(compress.remove_channels, "copies runs"),
+    "quantize": probe(compress.quantize, "copies"),
+    "quantize activations": probe(compress.quantize, "copies", activations=True),
+    "low_rank": probe(compress.low_rank, "copies", energy=0.5),
+    "sparsity": probe(compress.sparsity, ""),
+    "size_on_disk": probe(compress.size_on_disk, ""),
 }
-EVERY = [pytest.param(p, id=name) for name, p in PROBES.items()]
-RUNNING = [pytest.param(p, id=name) for name, p in PROBES.items() if p.runs]
+
+
+def those_that(*words: str) -> list[Any]:
+    return [pytest.param(p, id=name) for name, p in PROBES.items() if set(words) <= p.does]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("probe", EVERY)
-def test_nothing_is_left_behind(probe: Probe, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("method", those_that())
+def test_nothing_is_left_behind(method: Probe, dtype: torch.dtype) -> None:
     model, x = toy(dtype), inputs(dtype=dtype)
     with unchanged(model, x):
-        probe.call(model, x)
+        method.call(model, x)
 
 
 @pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("probe", RUNNING)
-def test_nothing_is_left_behind_on_error(probe: Probe, error: type[BaseException]) -> None:
+@pytest.mark.parametrize("method", those_that("runs"))
+def test_nothing_is_left_behind_on_error(method: Probe, error: type[BaseException]) -> None:
     model, x = tripped(toy(), error, 0), inputs()
     with unchanged(model, x), pytest.raises(error):
-        probe.call(model, x)
+        method.call(model, x)
 
 
-@pytest.mark.parametrize("probe", EVERY)
-def test_x_that_wants_gradients_stays_as_it_is(probe: Probe) -> None:
+@pytest.mark.parametrize("method", those_that())
+def test_x_that_wants_gradients_stays_as_it_is(method: Probe) -> None:
     model, x = toy(), inputs().requires_grad_()
     with unchanged(model, x):
-        probe.call(model, x)
+        method.call(model, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", those_that("copies"))
+def test_a_copy_runs_by_itself(method: Probe, dtype: torch.dtype) -> None:
+    """Same flags, no gradients taken along, and nothing done to it reaches the model."""
+    model, x = toy(dtype), inputs(dtype=dtype)
+    copy = method.call(model, x)
+    assert copy.norm.training is False
+    assert copy.drop.training is True
+    assert all(parameter.grad is None for parameter in copy.parameters())
+    with unchanged(model, x):
+        for value in copy.state_dict().values():
+            value.fill_(1)
+        answers = copy.eval()(x)
+    assert (answers.shape, answers.dtype) == ((3, 4), dtype)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +116,15 @@ def test_x_that_wants_gradients_stays_as_it_is(probe: Probe) -> None:
         (torch.zeros(3, 3, 8, 8, dtype=torch.float64), TypeError, "float64"),
     ],
 )
-@pytest.mark.parametrize("probe", RUNNING)
-def test_bad_x(probe: Probe, x: Tensor, error: type[Exception], words: str) -> None:
+@pytest.mark.parametrize("method", those_that("runs", "x"))
+def test_bad_x(method: Probe, x: Tensor, error: type[Exception], words: str) -> None:
     model = toy()
     with unchanged(model, torch.zeros(1)), pytest.raises(error, match=words):
-        probe.call(model, x)
+        method.call(model, x)
 
 
 @pytest.mark.parametrize(
-    "function", [distill.distillation_loss, *{p.function for p in PROBES.values()}]
+    "function", [distill.distillation_loss, *dict.fromkeys(p.function for p in PROBES.values())]
 )
 def test_docstring_holds_what_a_reader_needs(function: Callable[..., Any]) -> None:
     for part in ("Args:", "Returns:", "Raises:", "Reference", "Elsewhere", ">>>", "$"):

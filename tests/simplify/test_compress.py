@@ -1,0 +1,381 @@
+"""Compression against paper, torch's pruning and fake quantization, NumPy's SVD, a real file."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from tests.toys import inputs, linear, toy
+from xailab.attribution.cam import grad_cam
+from xailab.attribution.saliency import saliency
+from xailab.models.digits import DigitCNN
+from xailab.simplify.compress import (
+    keep_zeros,
+    latency,
+    low_rank,
+    prune,
+    quantize,
+    remove_channels,
+    size_on_disk,
+    sparsity,
+)
+
+LAYERS = ("conv1", "conv2", "fc")
+
+
+def digits() -> DigitCNN:
+    """The digit network with drawn weights: nothing here depends on what it learnt."""
+    torch.manual_seed(3)
+    return DigitCNN().eval()
+
+
+def rows(n: int = 4) -> Tensor:
+    return torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(4))
+
+
+# ---- pruning -------------------------------------------------------------------------------------
+
+
+def test_the_smallest_weights_of_the_whole_network_go_by_hand() -> None:
+    """Six weights, half of them: 0.1, 0.2 and -0.3, wherever they are; the bias stays."""
+    net = nn.Sequential(linear([[0.1, -2.0], [0.2, 5.0]], [0.01, 0.02]), linear([[-0.3, 4.0]]))
+    smaller = prune(net, 0.5)
+    assert smaller[0].weight.tolist() == [[0, -2], [0, 5]]
+    assert smaller[1].weight.tolist() == [[0, 4]]
+    assert torch.equal(smaller[0].bias, net[0].bias)
+    assert sparsity(smaller) == 0.5
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 0.5, 0.8, 0.95])
+def test_pruning_equals_torchs(amount: float) -> None:
+    ours, theirs = prune(toy(), amount), toy()
+    pairs = [(getattr(theirs, name), "weight") for name in LAYERS]
+    torch_prune.global_unstructured(pairs, torch_prune.L1Unstructured, amount=amount)
+    for name in LAYERS:
+        assert torch.equal(getattr(ours, name).weight, getattr(theirs, name).weight)
+
+
+def test_whole_channels_go_by_hand() -> None:
+    """Lengths 5, 1 and 13: the second channel goes, bias included; the last layer stays."""
+    first = linear([[3.0, 4.0], [1.0, 0.0], [5.0, 12.0]], [1.0, 9.0, 1.0])
+    smaller = prune(nn.Sequential(first, linear([[1.0, 0.1, 1.0]])), 0.34, structured=True)
+    assert smaller[0].weight.tolist() == [[3, 4], [0, 0], [5, 12]]
+    assert smaller[0].bias.tolist() == [1, 0, 1]
+    assert smaller[1].weight.tolist() == [[1, pytest.approx(0.1), 1]]
+
+
+@pytest.mark.parametrize("amount", [0.25, 0.5, 0.8])
+def test_channels_equal_torchs_but_for_the_bias_that_it_leaves(amount: float) -> None:
+    ours, theirs = prune(toy(), amount, structured=True), toy()
+    for name in LAYERS[:-1]:
+        layer = getattr(theirs, name)
+        torch_prune.ln_structured(layer, "weight", amount=amount, n=2, dim=0)
+        assert torch.equal(getattr(ours, name).weight, layer.weight)
+        gone = layer.weight.flatten(1).abs().sum(1) == 0
+        assert (getattr(ours, name).bias[gone] == 0).all()
+        assert (layer.bias[gone] != 0).all()  # with it, the channel goes on saying a constant
+    assert torch.equal(ours.fc.weight, toy().fc.weight)
+
+
+def test_one_channel_always_stays_and_shared_weights_count_once() -> None:
+    smaller = prune(toy(), 0.99, structured=True)
+    assert [int(getattr(smaller, n).weight.flatten(1).any(1).sum()) for n in LAYERS] == [1, 1, 4]
+    shared = linear([[1.0, 2.0], [3.0, 4.0]])
+    both = nn.Sequential(shared, nn.ReLU(), linear([[0.0, 0.0], [0.0, 0.0]]))
+    both[2].weight = shared.weight
+    smaller = prune(both, 0.5)
+    assert smaller[0].weight.tolist() == [[0, 0], [3, 4]]
+    assert smaller[2].weight is smaller[0].weight
+
+
+def test_the_maps_of_a_pruned_network_are_no_more_than_its_own() -> None:
+    """Methods take the copies as they take the network: layers keep their names and types."""
+    x = rows(2)
+    for smaller in (prune(digits(), 0.9), quantize(digits()), low_rank(digits(), 0.5)):
+        assert saliency(smaller, x, 3).shape == x.shape
+        assert torch.isfinite(grad_cam(smaller, x, 3, layer="relu3")).all()
+
+
+def test_zeros_stay_while_training_goes_on() -> None:
+    torch.manual_seed(0)
+    net = prune(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), 0.5, structured=True)
+    net = prune(net, 0.6)
+    before = [p.detach().clone() for p in net.parameters()]
+    steps = torch.optim.Adam(net.parameters(), 0.1)
+    x = torch.randn(32, 6)
+    with keep_zeros(net):
+        for _ in range(5):
+            steps.zero_grad()
+            F.cross_entropy(net(x), (x[:, 0] > 0).long()).backward()
+            steps.step()
+    for layer, old in ((net[0], before[0]), (net[2], before[2])):
+        assert torch.equal(layer.weight == 0, old == 0)
+        assert not torch.equal(layer.weight, old)
+    dead = ~before[0].any(1)
+    assert dead.any()
+    assert torch.equal(net[0].bias[dead], before[1][dead])
+    net(x).sum().backward()  # behind the block every weight learns again
+    assert all(not (p._backward_hooks or {}) for p in net.parameters())
+
+
+# ---- channels that really go ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5, 0.8, 0.99])
+def test_without_dead_channels_the_answers_are_the_same(amount: float) -> None:
+    zeroed = prune(digits(), amount, structured=True)
+    smaller, x = remove_channels(zeroed), rows()
+    torch.testing.assert_close(smaller(x), zeroed(x), rtol=0, atol=1e-6)
+    left = [max(1, c - round(amount * c)) for c in (16, 32, 64)]
+    assert [getattr(smaller, f"conv{i}").out_channels for i in (1, 2, 3)] == left
+    assert smaller.conv3.weight.shape == (left[2], left[1], 3, 3)
+    assert smaller.fc.in_features == left[2]
+    count = sum(p.numel() for p in smaller.parameters())
+    sizes = [1, *left]
+    want = sum(b * (9 * a + 1) for a, b in zip(sizes, left, strict=False)) + 10 * (left[2] + 1)
+    assert count == want
+
+
+def test_channels_behind_a_flattening_take_all_their_positions_along() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 4)
+    )
+    zeroed = prune(net, 0.5, structured=True)
+    smaller, x = remove_channels(zeroed), inputs()
+    assert smaller[4].in_features == 27
+    torch.testing.assert_close(smaller(x), zeroed(x), rtol=0, atol=1e-6)
+
+
+class Tricky(nn.Module):
+    """Places where nothing may be removed: a sum, a layer that runs twice, groups, a sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.twice = nn.Linear(6, 6)
+        self.squash, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        x = x + self.b(x)
+        x = self.twice(torch.relu(self.twice(x)))
+        return self.last(torch.sigmoid(self.squash(x)))
+
+
+def test_where_zero_is_heard_channels_stay() -> None:
+    torch.manual_seed(0)
+    zeroed = prune(Tricky(), 0.5, structured=True)
+    smaller, x = remove_channels(zeroed), torch.randn(5, 4)
+    torch.testing.assert_close(smaller(x), zeroed(x), rtol=0, atol=1e-6)
+    assert all(
+        a.shape == b.shape for a, b in zip(smaller.parameters(), zeroed.parameters(), strict=True)
+    )
+    grouped = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1, groups=3))
+    assert remove_channels(prune(grouped, 0.5, structured=True))[0].out_channels == 6
+    # a batch norm turns a dead channel into a constant, which the next layer hears
+    assert remove_channels(prune(toy(), 0.5, structured=True)).conv1.out_channels == 6
+    per_row = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Linear(8, 2))  # a linear layer on W
+    assert remove_channels(prune(per_row, 0.5, structured=True))[0].out_channels == 8
+
+
+class Undecided(nn.Module):
+    """Its forward pass depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) if x.sum() > 0 else x
+
+
+def test_a_forward_pass_that_cannot_be_followed_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot follow the model's forward pass"):
+        remove_channels(Undecided())
+
+
+# ---- fewer bits ----------------------------------------------------------------------------------
+
+
+def test_rounding_by_hand() -> None:
+    """Largest weight 1.27: steps of 0.01. Of 3 bits, levels -3..3 in steps of 1.27 / 3."""
+    net = linear([[1.27, 0.302, -0.004], [0.0, 0.0, 0.0]], [0.5, 0.5])
+    eight = quantize(net)
+    want = torch.tensor([[1.27, 0.30, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(eight.weight, want)
+    levels = eight.parametrizations.weight.original0
+    assert (levels.dtype, levels.tolist()) == (torch.int8, [[127, 30, 0], [0, 0, 0]])
+    assert quantize(net, n_bits=3).parametrizations.weight.original0.tolist()[0] == [3, 1, 0]
+    assert torch.equal(eight.bias, net.bias)
+
+
+@pytest.mark.parametrize("n_bits", [2, 4, 8])
+def test_rounding_equals_torchs_fake_quantization(n_bits: int) -> None:
+    most = 2 ** (n_bits - 1) - 1
+    for name, layer in digits().named_children():
+        if not hasattr(layer, "weight"):
+            continue
+        steps = layer.weight.detach().flatten(1).abs().amax(1) / most
+        zeros = torch.zeros_like(steps, dtype=torch.int32)
+        want = torch.fake_quantize_per_channel_affine(layer.weight, steps, zeros, 0, -most, most)
+        ours = getattr(quantize(digits(), n_bits=n_bits), name).weight
+        torch.testing.assert_close(ours, want, rtol=0, atol=1e-6)
+        assert (
+            (ours - layer.weight).abs() <= steps.reshape(-1, *[1] * (ours.ndim - 1)) * 0.501
+        ).all()
+
+
+def test_torchs_own_int8_layers_answer_alike() -> None:
+    """torch.ao rounds with one step a layer and rounds inputs too: alike, and not equal.
+
+    It is deprecated, and says so: the reason why this course has its own.
+    """
+    net, x = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5)), torch.rand(8, 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+        answers = theirs(x)
+    largest = net(x).abs().max().item()
+    for ours in (quantize(net), quantize(net, activations=True)):
+        torch.testing.assert_close(ours(x), answers, rtol=0, atol=0.02 * largest)
+
+
+def test_it_warns_of_nothing_and_saves_as_a_state() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        smaller = quantize(digits())
+        answers = smaller(rows())
+        other = quantize(DigitCNN())
+        other.load_state_dict(smaller.state_dict())
+    assert torch.equal(other.eval()(rows()), answers)
+    assert isinstance(smaller.conv1, nn.Conv2d)
+    assert not smaller.conv1.weight.requires_grad
+
+
+def test_fewer_bits_are_further_from_the_answer() -> None:
+    x, want = rows(), digits()(rows())
+    gaps = [(quantize(digits(), n_bits=n)(x) - want).abs().max().item() for n in (8, 6, 4, 2)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] < 0.01 * want.abs().max().item()
+
+
+def test_rounded_inputs_by_hand_row_by_row_and_with_a_gradient() -> None:
+    """Row one has steps of 0.01; 0.302 becomes 0.30. Row two is 100 times as large: steps of 1."""
+    net = quantize(linear([[1.0, 1.0]]), activations=True)
+    x = torch.tensor([[1.27, 0.302], [127.0, 0.302], [0.0, 0.0]], requires_grad=True)
+    answers = net(x)
+    torch.testing.assert_close(answers, torch.tensor([[1.57], [127.0], [0.0]]))
+    (gradient,) = torch.autograd.grad(answers.sum(), x)
+    torch.testing.assert_close(gradient, torch.ones(3, 2))
+
+
+# ---- lower rank ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("energy", [0.3, 0.6, 0.9])
+def test_a_matrix_loses_what_its_small_singular_values_hold(energy: float) -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(40, 30).double()
+    smaller = low_rank(net, energy)
+    sigma = np.linalg.svd(net.weight.detach().numpy(), compute_uv=False) ** 2
+    rank = int(np.searchsorted(np.cumsum(sigma) / sigma.sum(), energy)) + 1
+    if rank * 70 >= 1200:
+        assert isinstance(smaller, nn.Linear)
+        return
+    product = smaller[1].weight @ smaller[0].weight
+    assert smaller[0].out_features == rank
+    numbers = sum(parameter.numel() for parameter in smaller.parameters())
+    assert 0 < size_on_disk(smaller) - 8 * numbers < 3000  # no more than its numbers is kept
+    lost = (product - net.weight).square().sum().item()
+    assert lost == pytest.approx(sigma[rank:].sum(), rel=1e-9)
+    x = torch.randn(3, 40, dtype=torch.float64)
+    torch.testing.assert_close(smaller(x), x @ product.T + net.bias)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1, "padding_mode": "circular"}])
+def test_a_convolution_of_rank_two_becomes_two(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net = nn.Conv2d(4, 12, 3, **options)
+    net.weight.data = (torch.randn(12, 2) @ torch.randn(2, 36)).reshape(12, 4, 3, 3)
+    smaller, x = low_rank(net, 0.99999), torch.randn(2, 4, 9, 9)
+    assert [one.out_channels for one in smaller] == [2, 12]
+    torch.testing.assert_close(smaller(x), net(x), rtol=0, atol=1e-3)
+
+
+def test_what_would_grow_stays_as_it_is() -> None:
+    net = digits()
+    everything = low_rank(net, 1.0)
+    assert size_on_disk(everything) <= size_on_disk(net)
+    torch.testing.assert_close(everything(rows()), net(rows()), rtol=0, atol=1e-4)
+    depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
+    assert isinstance(low_rank(depthwise, 0.1)[0], nn.Conv2d)
+    assert isinstance(low_rank(linear([[0.0] * 9] * 9), 0.5), nn.Sequential)  # all zero: rank 1
+
+
+# ---- what it saves -------------------------------------------------------------------------------
+
+
+def test_the_size_is_that_of_the_file(tmp_path: Any) -> None:
+    net = digits()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    assert size_on_disk(net) == pytest.approx((tmp_path / "net.pt").stat().st_size, rel=0.01)
+    numbers = sum(p.numel() for p in net.parameters())
+    assert 0 < size_on_disk(net) - 4 * numbers < 6000  # names and shapes
+
+
+def test_what_each_way_saves() -> None:
+    """Zeros take their bytes until the file is zipped; int8 takes a quarter; channels really go."""
+    net = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 300))
+    whole = size_on_disk(net)
+    pruned = prune(net, 0.9)
+    assert size_on_disk(pruned) == whole
+    assert size_on_disk(pruned, compressed=True) < 0.25 * size_on_disk(net, compressed=True)
+    zeroed = prune(net, 0.5, structured=True)
+    assert size_on_disk(zeroed) == whole
+    assert size_on_disk(remove_channels(zeroed)) == pytest.approx(whole / 2, rel=0.01)
+    assert size_on_disk(quantize(net)) == pytest.approx(whole / 4, rel=0.05)
+    assert size_on_disk(quantize(net, n_bits=4)) == size_on_disk(quantize(net))
+
+
+def test_a_slow_model_is_seen_to_be_slow() -> None:
+    x, small, large = torch.rand(64, 400), nn.Linear(400, 1), nn.Linear(400, 4000)
+    fast, slow = (latency(net, x, n_repeats=9) for net in (small, large))
+    assert slow.median > 3 * fast.median  # 4000 times the work
+    assert 0 < fast.low <= fast.median <= fast.high
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: prune(toy(), 1.0), ValueError, "amount.*got 1.0"),
+        (lambda: prune(toy(), -0.1), ValueError, "amount"),
+        (lambda: prune(toy(), float("nan"), structured=True), ValueError, "amount"),
+        (lambda: prune(len, 0.5), TypeError, "nn.Module, got builtin"),  # type: ignore[arg-type]
+        (lambda: prune(nn.ReLU(), 0.5), ValueError, "no linear and no convolutional"),
+        (lambda: quantize(nn.ReLU()), ValueError, "no linear and no convolutional"),
+        (lambda: quantize(toy(), n_bits=1), ValueError, r"2\.\.8, got 1"),
+        (lambda: quantize(toy(), n_bits=9), ValueError, r"2\.\.8, got 9"),
+        (lambda: quantize(toy(), n_bits=8.0), TypeError, "n_bits"),  # type: ignore[arg-type]
+        (lambda: quantize(linear([[float("inf"), 1.0]])), ValueError, "not all finite"),
+        (lambda: low_rank(toy(), 0.0), ValueError, "energy"),
+        (lambda: low_rank(toy(), 1.1), ValueError, "energy"),
+        (lambda: size_on_disk("model"), TypeError, "nn.Module, got str"),  # type: ignore[arg-type]
+        (lambda: prune(quantize(toy()), 0.5), ValueError, "'conv1' computes its weight.*last"),
+        (lambda: quantize(quantize(toy())), ValueError, "'conv1' computes its weight"),
+        (lambda: latency(toy(), inputs(), n_repeats=0), ValueError, "n_repeats"),
+        (lambda: latency(toy(), inputs(), n_warmup=1.5), TypeError, "n_warmup"),  # type: ignore[arg-type]
+        (lambda: keep_zeros("model").__enter__(), TypeError, "nn.Module, got str"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_input(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,561 @@
+"""The same network in fewer numbers: pruning, fewer bits, lower rank; and what each one saves.
+
+Lesson 21 teaches this file. Every function hands back a copy and leaves the network it was given as
+it was. What is saved is measured and not promised: a zero takes as many bytes as any number, and
+as much time, until somebody stores or computes it in another way.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from xailab.core.checks import Model, check_input, check_positive
+from xailab.core.scores import outputs_of
+from xailab.core.state import frozen
+
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+_CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the axes of their weights
+
+
+def _layers(model: nn.Module) -> dict[str, Layer]:
+    """Return the linear and convolutional layers by name.
+
+    Raises:
+        TypeError: the model is no `nn.Module`.
+        ValueError: it has no such layer.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, Layer)}
+    if not layers:
+        raise ValueError("the model has no linear and no convolutional layer")
+    return layers
+
+
+def _copy(model: nn.Module) -> tuple[nn.Module, dict[str, Layer]]:
+    """Return a copy without gradients, and its layers.
+
+    Raises:
+        TypeError, ValueError: as `_layers`; a layer that computes its weight from something else,
+            where a change would be lost with the next pass.
+    """
+    for name, layer in _layers(model).items():
+        if "weight" not in layer._parameters:
+            raise ValueError(
+                f"layer {name!r} computes its weight (quantized, masked): quantize last, and make "
+                "torch's masks permanent with prune.remove"
+            )
+    smaller = deepcopy(model)
+    smaller.zero_grad(set_to_none=True)
+    return smaller, _layers(smaller)
+
+
+# ---- pruning -------------------------------------------------------------------------------------
+
+
+def prune(model: nn.Module, amount: float, *, structured: bool = False) -> nn.Module:
+    r"""Set the weights of least magnitude to zero, one by one or by whole channels.
+
+    $$w_i \leftarrow 0 \;\text{ where } |w_i| \le \tau \qquad \text{or} \qquad
+      (w_c, b_c) \leftarrow 0 \;\text{ where } \|w_c\|_2 \le \tau_{\text{layer}}$$
+
+    Unstructured, one threshold serves all linear and convolutional layers, and biases stay.
+    Structured, every such layer but the last loses the same share of its output channels, bias
+    included; one channel always stays. The channels are zeroed and still there: shapes, bytes and
+    time are as before until `remove_channels` takes them out.
+
+    Args:
+        model: the network; the last layer is the one it registers last.
+        amount: share of the weights, or of each layer's channels, 0 to below 1.
+        structured: whole channels.
+
+    Returns:
+        A pruned copy.
+
+    Raises:
+        TypeError: the model is no `nn.Module`.
+        ValueError: an amount outside [0, 1), a model without a linear or convolutional layer, or
+            one whose weights are computed, as those of a quantized one are.
+
+    Reference: Han, Pool, Tran, Dally (2015), Learning both Weights and Connections for Efficient
+        Neural Networks; Li, Kadav, Durdanovic, Samet, Graf (2017), Pruning Filters for Efficient
+        ConvNets (of channels, by the sum of magnitudes).
+    Elsewhere: torch `prune.global_unstructured(..., L1Unstructured)`, `prune.ln_structured(n=2,
+        dim=0)`, which leaves the bias.
+
+    >>> net = nn.Linear(4, 1)
+    >>> net.weight.data = torch.tensor([[1.0, -5.0, 3.0, -2.0]])
+    >>> prune(net, 0.5).weight.data
+    tensor([[ 0., -5.,  3.,  0.]])
+    """
+    if not 0 <= amount < 1:
+        raise ValueError(f"amount must be a share, 0 <= amount < 1, got {amount}")
+    smaller, layers = _copy(model)
+    with torch.no_grad():
+        if structured:
+            for layer in list(layers.values())[:-1]:
+                _zero_channels(layer, amount)
+        else:
+            _zero_smallest([layer.weight for layer in layers.values()], amount)
+    return smaller
+
+
+def _zero_smallest(weights: list[Tensor], amount: float) -> None:
+    """Zero this share of all weights together."""
+    different = list({id(weight): weight for weight in weights}.values())  # layers may share them
+    sizes = torch.cat([weight.abs().flatten() for weight in different])
+    gone = torch.zeros_like(sizes, dtype=torch.bool)
+    gone[sizes.argsort(stable=True)[: round(amount * len(sizes))]] = True
+    parts = gone.split([weight.numel() for weight in different])
+    for weight, part in zip(different, parts, strict=True):
+        weight.masked_fill_(part.reshape(weight.shape), 0)
+
+
+def _zero_channels(layer: Layer, amount: float) -> None:
+    """Zero this share of a layer's output channels, but never all of them."""
+    norms = layer.weight.flatten(1).norm(dim=1)
+    count = min(round(amount * len(norms)), len(norms) - 1)
+    gone = norms.argsort(stable=True)[:count]
+    layer.weight[gone] = 0
+    if layer.bias is not None:
+        layer.bias[gone] = 0
+
+
+def sparsity(model: nn.Module) -> float:
+    r"""Measure the share of zeros among the weights of linear and convolutional layers.
+
+    $$\frac{|\{i : w_i = 0\}|}{|\{i\}|}$$
+
+    Args:
+        model: the network.
+
+    Returns:
+        A share, 0 to 1; biases do not count.
+
+    Raises:
+        TypeError, ValueError: as `prune`.
+
+    Reference: Han, Pool, Tran, Dally (2015), Learning both Weights and Connections for Efficient
+        Neural Networks.
+    Elsewhere: torch leaves it to the caller.
+
+    >>> sparsity(prune(nn.Linear(10, 10), 0.8))
+    0.8
+    """
+    weights = torch.cat([one.weight.detach().flatten() for one in _layers(model).values()])
+    return (weights == 0).double().mean().item()
+
+
+@contextmanager
+def keep_zeros(model: nn.Module) -> Iterator[None]:
+    """Let a pruned network be trained on without its zeros coming back, inside the `with` block.
+
+    The gradient of every weight that is zero is held at zero, so that SGD and Adam leave it alone;
+    weight decay shrinks and never wakes it. The biases of channels that are all zero stay as well.
+
+    Args:
+        model: a network that `prune` gave.
+
+    Raises:
+        TypeError, ValueError: the model is no `nn.Module`, or has no such layer.
+
+    Elsewhere: the masks of torch `nn.utils.prune`, which store every weight twice.
+
+    >>> net = prune(nn.Linear(2, 2), 0.5)
+    >>> with keep_zeros(net):
+    ...     net(torch.ones(1, 2)).sum().backward()
+    >>> int((net.weight.grad == 0).sum())
+    2
+    """
+    layers, handles = _layers(model).values(), []
+    try:
+        for layer in layers:
+            alive = layer.weight.detach() != 0
+            handles.append(_masked(layer.weight, alive))
+            if layer.bias is not None:
+                handles.append(_masked(layer.bias, alive.flatten(1).any(1)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _NoHandle:
+    def remove(self) -> None:
+        """There is nothing to remove."""
+
+
+def _masked(parameter: Tensor, alive: Tensor) -> Any:
+    """Hold the gradient of dead numbers at zero; one that wants no gradient needs no hook."""
+    return parameter.register_hook(alive.mul) if parameter.requires_grad else _NoHandle()
+
+
+# ---- channels that really go ---------------------------------------------------------------------
+
+# What turns zero into zero, channel by channel: a dead channel is still dead behind it.
+_QUIET_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Identity,
+    nn.Dropout, nn.Dropout2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+_QUIET_FUNCTIONS = {F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, "relu"}
+
+
+def remove_channels(model: nn.Module) -> nn.Module:
+    r"""Take out the channels that `prune(structured=True)` has zeroed: same answers, less work.
+
+    $$W_{\ell} \in \mathbb{R}^{C' \times \cdot}, \quad W_{\ell + 1} \in \mathbb{R}^{\cdot \times
+      C'}, \qquad C' = |\{c : (w_c, b_c) \ne 0\}|$$
+
+    A channel goes where its layer hands it to one other layer and nothing between turns zero into
+    something: activations that keep zero, pooling, dropout, flattening. Across a sum (a residual
+    block), a batch norm or grouped channels it stays, zeroed.
+
+    Args:
+        model: a network without branches that depend on the data.
+
+    Returns:
+        A smaller copy, equal in its answers up to rounding.
+
+    Raises:
+        TypeError: the model is no `nn.Module`.
+        ValueError: no linear or convolutional layer; a forward pass that cannot be followed.
+
+    Reference: Li, Kadav, Durdanovic, Samet, Graf (2017), Pruning Filters for Efficient ConvNets.
+    Elsewhere: Torch-Pruning `DependencyGraph`, for any architecture; torch itself only zeroes.
+
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> remove_channels(prune(net, 0.5, structured=True))
+    Sequential(
+      (0): Linear(in_features=3, out_features=4, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=4, out_features=2, bias=True)
+    )
+    """
+    smaller, layers = _copy(model)
+    for first, second in _neighbors(smaller):
+        layer, following = layers[first], layers[second]
+        alive = (layer.weight.detach() != 0).flatten(1).any(1)
+        if layer.bias is not None:
+            alive |= layer.bias.detach() != 0
+        alive[0] |= not alive.any()  # a layer without channels would not run
+        positions = following.weight.shape[1] // len(alive)  # flattened behind a convolution
+        _keep(layer, 0, alive)
+        _keep(following, 1, alive.repeat_interleave(positions))
+    return smaller
+
+
+def _keep(layer: Layer, axis: int, alive: Tensor) -> None:
+    """Keep these output (axis 0) or input (axis 1) channels of a layer."""
+    where = (slice(None),) * axis + (alive,)
+    layer.weight = nn.Parameter(layer.weight.detach()[where], layer.weight.requires_grad)
+    if axis == 0 and layer.bias is not None:
+        layer.bias = nn.Parameter(layer.bias.detach()[alive], layer.bias.requires_grad)
+    kind = "features" if isinstance(layer, nn.Linear) else "channels"
+    setattr(layer, f"{('out', 'in')[axis]}_{kind}", int(alive.sum()))
+
+
+def _neighbors(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield pairs of layers, the second of which is all that hears the first."""
+    with frozen(model):
+        try:
+            nodes = list(fx.Tracer().trace(model).nodes)
+        except (fx.proxy.TraceError, TypeError) as error:
+            raise ValueError(f"cannot follow the model's forward pass: {error}") from error
+    modules = dict(model.named_modules())
+    calls = [id(modules[n.target]) for n in nodes if n.op == "call_module"]
+
+    def plain(node: fx.Node) -> bool:  # a layer that runs once and whose channels all meet
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        return isinstance(layer, Layer) and calls.count(id(layer)) == 1 and _together(layer)
+
+    for node in filter(plain, nodes):
+        last = _listener(node, modules)
+        if last is not None and plain(last):
+            yield str(node.target), str(last.target)
+
+
+def _together(layer: Layer) -> bool:
+    return getattr(layer, "groups", 1) == 1
+
+
+def _listener(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """Return the layer that alone hears a layer, past everything quiet; None if there is none."""
+    flat = isinstance(modules[str(node.target)], nn.Linear)
+    while len(node.users) == 1:
+        (node,) = node.users
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if isinstance(module, Layer):
+            return node if flat == isinstance(module, nn.Linear) else None
+        if _flattens(node, module):
+            flat = True
+        elif not isinstance(module, _QUIET_MODULES) and node.target not in _QUIET_FUNCTIONS:
+            return None
+    return None
+
+
+def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
+    """Tell whether a node flattens all axes behind the first, as (N, C, H, W) -> (N, C H W)."""
+    if isinstance(module, nn.Flatten):
+        return (module.start_dim, module.end_dim) == (1, -1)
+    return node.target in (torch.flatten, "flatten") and (
+        *node.args[1:],
+        *node.kwargs.values(),
+    ) == (1,)
+
+
+# ---- fewer bits ----------------------------------------------------------------------------------
+
+
+class _Rounded(nn.Module):
+    """Weights as int8 levels and one step a channel; torch's `parametrize` calls both ways."""
+
+    def __init__(self, n_bits: int) -> None:
+        super().__init__()
+        self.most = 2 ** (n_bits - 1) - 1
+
+    def forward(self, levels: Tensor, step: Tensor) -> Tensor:
+        return levels * step
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return levels and steps whose product is nearest to the weight."""
+        largest = weight.flatten(1).abs().amax(1).reshape(-1, *[1] * (weight.ndim - 1))
+        step = torch.where(largest > 0, largest, 1) / self.most
+        return (weight / step).round().to(torch.int8), step
+
+
+def quantize(model: nn.Module, *, n_bits: int = 8, activations: bool = False) -> nn.Module:
+    r"""Store the weights of linear and convolutional layers as small integers times a step.
+
+    $$w \approx \Delta_c\, q, \qquad \Delta_c = \frac{\max_{i \in c} |w_i|}{2^{b - 1} - 1}, \qquad
+      q = \mathrm{round}(w / \Delta_c)$$
+
+    One step for each output channel c; biases stay. This saves bytes, on disk and in memory, and
+    no time: before each use the weights become floats again, which costs some. Time is won by
+    integer arithmetic, for which torch has no API in its core that is there to stay. Levels take
+    a byte each also where `n_bits` is less than 8.
+
+    Args:
+        model: the network.
+        n_bits: b, 2 to 8.
+        activations: round what enters each layer as well, with a step measured for every row
+            while it runs ("dynamic" quantization). This shows what is lost, in float arithmetic.
+
+    Returns:
+        A copy whose layers keep names and types; `layer.weight` gives the rounded weights, as
+        floats that cannot be trained.
+
+    Raises:
+        TypeError: the model is no `nn.Module`; `n_bits` is not an integer.
+        ValueError: `n_bits` outside 2..8, no linear or convolutional layer, weights that are not
+            finite.
+
+    Reference: Jacob et al. (2018), Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference; Krishnamoorthi (2018), Quantizing deep convolutional
+        networks for efficient inference: A whitepaper (a step for each channel).
+    Elsewhere: torchao `quantize_(model, Int8WeightOnlyConfig())`; torch `ao.quantization`, which
+        is deprecated.
+
+    >>> net = nn.Linear(3, 1)
+    >>> net.weight.data = torch.tensor([[1.27, 0.302, -0.004]])
+    >>> quantize(net).weight
+    tensor([[1.2700, 0.3000, 0.0000]])
+    """
+    if not 2 <= check_positive("n_bits", n_bits) <= 8:
+        raise ValueError(f"n_bits must lie in 2..8, got {n_bits}")
+    smaller, layers = _copy(model)
+    for name, layer in layers.items():
+        if not torch.isfinite(layer.weight).all():
+            raise ValueError(f"the weights of layer {name!r} are not all finite")
+        layer.weight.requires_grad_(False)  # integers have no gradient
+        parametrize.register_parametrization(layer, "weight", _Rounded(n_bits))
+        if activations:
+            layer.register_forward_pre_hook(_Entrance(n_bits))
+    return smaller
+
+
+class _Entrance:
+    """Rounds what enters a layer; the gradient passes as if it did not (straight through)."""
+
+    def __init__(self, n_bits: int) -> None:
+        self.most = 2 ** (n_bits - 1) - 1
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0]
+        step = x.detach().flatten(1).abs().amax(1).reshape(-1, *[1] * (x.ndim - 1)) / self.most
+        rounded = torch.where(step > 0, (x / step).round() * step, x)
+        return (x + (rounded - x).detach(), *inputs[1:])
+
+
+# ---- lower rank ----------------------------------------------------------------------------------
+
+
+def low_rank(model: nn.Module, energy: float) -> nn.Module:
+    r"""Write each layer as two thinner ones, by the largest singular values of its weights.
+
+    $$W = \sum_i \sigma_i u_i v_i^\top \approx (U_r \Sigma_r)\, V_r^\top, \qquad
+      r = \min\Big\{r : \sum_{i \le r} \sigma_i^2 \ge e \sum_i \sigma_i^2\Big\}$$
+
+    No other matrix of rank r is nearer. A convolution becomes one with r channels and a 1 x 1
+    convolution. Where two layers would hold no fewer numbers than one, the one stays.
+
+    Args:
+        model: the network.
+        energy: e, the share of the squared weights to keep, above 0 up to 1.
+
+    Returns:
+        A copy; a layer that is written as two is an `nn.Sequential` under the old name.
+
+    Raises:
+        TypeError: the model is no `nn.Module`.
+        ValueError: an energy outside (0, 1], or no linear or convolutional layer.
+
+    Reference: Eckart, Young (1936), The approximation of one matrix by another of lower rank;
+        Denton, Zaremba, Bruna, LeCun, Fergus (2014), Exploiting Linear Structure Within
+        Convolutional Networks for Efficient Evaluation.
+    Elsewhere: scikit-learn `TruncatedSVD`, of a matrix.
+
+    >>> net = nn.Linear(6, 6, bias=False)
+    >>> net.weight.data = torch.ones(6, 6)
+    >>> low_rank(net, 0.9)
+    Sequential(
+      (0): Linear(in_features=6, out_features=1, bias=False)
+      (1): Linear(in_features=1, out_features=6, bias=False)
+    )
+    """
+    if not 0 < energy <= 1:
+        raise ValueError(f"energy must be a share, 0 < energy <= 1, got {energy}")
+    smaller, layers = _copy(model)
+    for name, layer in layers.items():
+        thin = _two_layers(layer, energy)
+        if thin is not None and name:
+            parent, _, last = name.rpartition(".")
+            setattr(smaller.get_submodule(parent), last, thin)
+        elif thin is not None:
+            smaller = thin  # the model is this one layer
+    return smaller
+
+
+def _two_layers(layer: Layer, energy: float) -> nn.Sequential | None:
+    """Return two layers with fewer numbers than the one, or None where there are none."""
+    weight = layer.weight.detach()
+    if not _together(layer):
+        return None
+    left, sigma, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    kept = sigma.square().cumsum(0)
+    enough = (energy - 1e-6) * kept[-1]  # of 1.0, rounding leaves a little less
+    rank = min(int((kept < enough).sum()) + 1, len(sigma))
+    if rank * sum(weight.flatten(1).shape) >= weight.numel():
+        return None
+    first, second = _shapes(layer, rank)
+    # clones: a slice would be saved together with all that it is a slice of
+    first.weight = nn.Parameter(right[:rank].reshape(rank, *weight.shape[1:]).clone())
+    second.weight = nn.Parameter((left * sigma)[:, :rank].clone().reshape(second.weight.shape))
+    second.bias = layer.bias
+    return nn.Sequential(first, second).train(layer.training)
+
+
+def _shapes(layer: Layer, rank: int) -> tuple[Layer, Layer]:
+    """Return the two layers without storage: their weights come from elsewhere."""
+    with torch.device("meta"):
+        if isinstance(layer, nn.Linear):
+            wide = nn.Linear(layer.in_features, rank, bias=False)
+            return wide, nn.Linear(rank, layer.out_features, bias=False)
+        make: Callable[..., Any] = _CONVOLUTIONS[layer.weight.ndim]
+        same = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        options = {name: getattr(layer, name) for name in same}
+        wide = make(layer.in_channels, rank, bias=False, **options)
+        return wide, make(rank, layer.out_channels, 1, bias=False)
+
+
+# ---- what it saves -------------------------------------------------------------------------------
+
+
+def size_on_disk(model: nn.Module, *, compressed: bool = False) -> int:
+    r"""Measure how long the file is that `torch.save` writes of a model's state.
+
+    $$\text{bytes} \approx 4 \cdot (\text{floats}) + 1 \cdot (\text{int8}) + \text{names and
+      shapes}$$
+
+    Args:
+        model: the network.
+        compressed: measure the file zipped (DEFLATE), which makes zeros and repetitions short.
+
+    Returns:
+        Bytes; nothing is left on the disk.
+
+    Raises:
+        TypeError: the model is no `nn.Module`.
+
+    Reference: Han, Mao, Dally (2016), Deep Compression: Compressing Deep Neural Networks with
+        Pruning, Trained Quantization and Huffman Coding.
+    Elsewhere: `os.path.getsize` of the saved file.
+
+    >>> size_on_disk(nn.Linear(1000, 1000)) // 1_000_000
+    4
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    return len(zlib.compress(file.getvalue(), 9) if compressed else file.getvalue())
+
+
+class Latency(NamedTuple):
+    """Milliseconds that one forward pass takes: the median, and the middle half of all passes."""
+
+    median: float
+    low: float
+    high: float
+
+
+def latency(model: Model, x: Tensor, *, n_repeats: int = 30, n_warmup: int = 3) -> Latency:
+    r"""Measure how long a model takes for a batch, in evaluation mode and without gradients.
+
+    $$\mathrm{median}_r\,(\text{end}_r - \text{begin}_r)$$
+
+    The median, since something else always runs on the machine. Compare two models in one session,
+    with the same batch and the same number of threads.
+
+    Args:
+        model: maps (N, ...) to outputs; any function of tensors.
+        x: (N, ...) floats; the batch size matters.
+        n_repeats: passes that are timed.
+        n_warmup: passes before, which are not: the first ones fill caches.
+
+    Returns:
+        A `Latency` in milliseconds a pass.
+
+    Raises:
+        TypeError, ValueError: as `check_input`; counts that are no integers or below 1.
+
+    Reference: Georges, Buytaert, Eeckhout (2007), Statistically Rigorous Java Performance
+        Evaluation (why one timing is none).
+    Elsewhere: torch `utils.benchmark.Timer(...).blocked_autorange()`.
+
+    >>> latency(nn.Linear(2, 2), torch.ones(1, 2)).median > 0
+    True
+    """
+    check_input(model, x)
+    repeats, warmup = check_positive("n_repeats", n_repeats), check_positive("n_warmup", n_warmup)
+    took = []
+    with frozen(model), torch.no_grad():
+        for _ in range(warmup):
+            outputs_of(model, x)
+        for _ in range(repeats):
+            rows = x.clone()  # a first layer that works in place must not change x
+            began = perf_counter()
+            model(rows)
+            took.append(1000 * (perf_counter() - began))
+    low, median, high = np.percentile(took, [25, 50, 75]).tolist()
+    return Latency(median, low, high)
