@@ -504,11 +504,10 @@ def accuracy_curve(
     >>> sign = lambda x: torch.cat([-x, x], dim=1)  # class 1 above 0
     >>> rows, y = torch.tensor([[-0.5], [0.25]]), torch.tensor([0, 1])
     >>> attack = lambda *given, epsilon: fgsm(*given, epsilon=epsilon, clip=None)
-    >>> accuracy_curve(sign, rows, y, epsilons=[0, 0.375], attack=attack)
-             accuracy  fooled
-    epsilon
-    0.000         1.0     0.0
-    0.375         0.5     0.5
+    >>> accuracy_curve(sign, rows, y, epsilons=[0, 0.375], attack=attack).reset_index()
+       epsilon  accuracy  fooled
+    0    0.000       1.0     0.0
+    1    0.375       0.5     0.5
     """
     right = _right(model, x, y)
     rows = []

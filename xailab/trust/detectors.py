@@ -341,10 +341,9 @@ def detection_table(
     >>> rows = torch.linspace(-1, 1, 21)[:, None]
     >>> far = Mahalanobis(nn.Sequential(nn.Identity()), "0", rows, torch.zeros(21).long())
     >>> table = detection_table({"far": far}, rows, {"moved": rows + 1.5}, false_alarms=0.1)
-    >>> table[["auc", "caught"]].round(2)
-                      auc  caught
-    detector attack
-    far      moved   0.92    0.76
+    >>> table[["auc", "caught"]].round(2).reset_index()
+      detector attack   auc  caught
+    0      far  moved  0.92    0.76
     """
     if not 0 < false_alarms < 1:
         raise ValueError(f"false_alarms must lie between 0 and 1, got {false_alarms}")
