@@ -10,6 +10,7 @@ _HOMES = {
     "backprop_stepper": "stepper",
     "cam_browser": "cams",
     "coalition_explorer": "coalitions",
+    "epsilon_slider": "attacks",
     "growth_browser": "dreams",
     "head_browser": "heads",
     "layer_browser": "layers",
@@ -18,11 +19,14 @@ _HOMES = {
     "path_slider": "alphas",
     "playground": "play",
     "recommend": "chooser",
+    "threshold_explorer": "thresholds",
+    "uncertainty_surface": "surfaces",
 }
 __all__ = [
     "backprop_stepper",
     "cam_browser",
     "coalition_explorer",
+    "epsilon_slider",
     "growth_browser",
     "head_browser",
     "layer_browser",
@@ -32,6 +36,8 @@ __all__ = [
     "playground",
     "recommend",
     "show",
+    "threshold_explorer",
+    "uncertainty_surface",
 ]
 
 
