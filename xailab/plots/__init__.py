@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xailab.plots.pictures import Picture, picture
     from xailab.plots.shares import arrivals, beeswarm, force, tokens, waterfall
     from xailab.plots.sounds import spectrograms
+    from xailab.plots.spans import intervals
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
     from xailab.plots.units import evidence, patch, tiles, unit_card
@@ -41,6 +42,7 @@ _HOMES = {
     "graph": "graphs",
     "heatmap": "maps",
     "images": "maps",
+    "intervals": "spans",
     "network": "graphs",
     "patch": "units",
     "picture": "pictures",
@@ -73,6 +75,7 @@ __all__ = [
     "graph",
     "heatmap",
     "images",
+    "intervals",
     "network",
     "patch",
     "picture",
