@@ -1,0 +1,1 @@
+"""What has the model learnt? One file per family of questions."""
