@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from xailab import plots
@@ -53,3 +54,41 @@ def test_what_is_no_matrix_of_counts_is_refused(counts, match):
 def test_thousands_are_written_whole_and_shares_short():
     picture = plots.confusion([[1234, 0], [0.12345, 1]], "ab", title="T")
     assert texts(picture) == ["1234", "0.123", "1"]
+
+
+def test_cells_hold_their_numbers_and_the_words_name_the_highest():
+    table = pd.DataFrame({"conv1": [0.0, 0.25], "fc": [0.5, 0.001]}, index=["sign", "exponent 7"])
+    picture = plots.cells(table, title="Two bits hurt", label="lost accuracy")
+    assert texts(picture) == ["0.50", "0.25"]  # what rounds to zero is not written
+    assert picture.figure.axes[0].images[0].get_array().tolist() == [[0, 0.5], [0.25, 0.001]]
+    assert picture.alt == (
+        "Two bits hurt. 2 rows, 2 columns; lost accuracy runs from 0.00 to 0.50. Highest row of "
+        "each column: conv1: exponent 7 (0.25); fc: sign (0.50)."
+    )
+
+
+def test_cells_with_both_signs_are_centered_at_zero():
+    picture = plots.cells(pd.DataFrame([[-3.0, 1.0]]), title="T", label="change", decimals=0)
+    image = picture.figure.axes[0].images[0]
+    assert image.get_clim() == (-3, 3)
+    assert image.get_cmap().name == "RdBu_r"
+    assert texts(picture) == ["-3", "1"]
+
+
+@pytest.mark.parametrize("one", [0.9, 0.1])
+def test_cells_are_read_on_their_color(one):
+    picture = plots.cells(pd.DataFrame([[1.0, one]]), title="T", label="share")
+    assert (picture.figure.axes[0].texts[1].get_color() == "white") == (one < 0.6)
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        (pd.DataFrame([[np.nan]]), "NaN|nan|finite"),
+        (pd.DataFrame([]), "nothing to draw"),
+        (pd.Series([1.0]), r"expected a table \(rows, columns\), got \(1,\)"),
+    ],
+)
+def test_cells_refuse_what_is_no_table(table, match):
+    with pytest.raises(ValueError, match=match):
+        plots.cells(table, title="T", label="share")

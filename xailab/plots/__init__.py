@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xailab.plots.graphs import graph, network
     from xailab.plots.histograms import ridge
     from xailab.plots.maps import compare, heatmap, images
-    from xailab.plots.matrices import confusion
+    from xailab.plots.matrices import cells, confusion
     from xailab.plots.pictures import Picture, picture
     from xailab.plots.shares import arrivals, beeswarm, force, tokens, waterfall
     from xailab.plots.sounds import spectrograms
@@ -31,6 +31,7 @@ _HOMES = {
     "bars": "charts",
     "beeswarm": "shares",
     "boundary": "boundaries",
+    "cells": "matrices",
     "compare": "maps",
     "confusion": "matrices",
     "curve": "charts",
@@ -64,6 +65,7 @@ __all__ = [
     "bars",
     "beeswarm",
     "boundary",
+    "cells",
     "compare",
     "confusion",
     "curve",

@@ -1,7 +1,7 @@
-"""A confusion matrix in which the mistakes are seen, not the right answers."""
+"""Tables as pictures: numbers in colored cells; a confusion matrix whose mistakes are seen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,93 @@ from xailab.plots.arrays import Floats, to_array
 from xailab.plots.pictures import INK, MUTED, Picture, new_figure, styled
 from xailab.plots.words import lead
 from xailab.plots.words import number as rounded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cells(
+    table: "pd.DataFrame",
+    *,
+    title: str,
+    label: str,
+    xlabel: str = "",
+    ylabel: str = "",
+    decimals: int = 2,
+    alt: str | None = None,
+) -> Picture:
+    """Draw a table of numbers as colored cells with the numbers written in.
+
+    Colors as in `heatmap`: one rising scale, or red and blue around zero if a number is negative.
+
+    Args:
+        table: (R, C) finite numbers; its index and columns name the rows and columns.
+        title: the finding.
+        label: what the numbers are, with their unit; written at the color bar.
+        xlabel: what the columns are.
+        ylabel: what the rows are.
+        decimals: digits after the point; what rounds to zero is left out.
+        alt: the text alternative; without it the range, the largest cells and each column's
+            largest are named.
+
+    Raises:
+        ValueError: not a table, nothing in it, or NaN.
+    """
+    values = to_array(table)
+    if values.ndim != 2:
+        raise ValueError(f"cells: expected a table (rows, columns), got {values.shape}")
+    rows, columns = [[str(name) for name in axis] for axis in (table.index, table.columns)]
+    long = max(map(len, columns)) > 7
+    with styled():
+        wide = 1.6 + 0.08 * max(map(len, rows)) + 0.72 * len(columns)
+        figure = new_figure(wide, 0.9 + 0.3 * len(rows) + 0.5 * long, title)
+        ax = figure.subplots()
+        image = _color(ax, values, decimals)
+        ax.set_xticks(
+            range(len(columns)), columns, rotation=30 * long, ha="right" if long else "center"
+        )
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        figure.colorbar(image, ax=ax, label=label).outline.set_visible(False)
+    return Picture(figure, alt or lead(title) + _highest(values, rows, columns, label, decimals))
+
+
+def _color(ax: Axes, values: Floats, decimals: int) -> Any:
+    """Fill the cells, and write the numbers so that they are read on their color."""
+    top = float(np.abs(values).max()) or 1.0
+    signed = values.min() < 0
+    colors = {"cmap": "RdBu_r", "vmin": -top} if signed else {"cmap": "inferno", "vmin": 0.0}
+    image = ax.imshow(values, vmax=top, aspect="auto", **colors)
+    for (row, column), value in np.ndenumerate(values):
+        if text := _short(value, decimals):
+            share = abs(value) / top
+            dark = share > 0.6 if signed else share < 0.6
+            color = "white" if dark else INK
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
+    ax.tick_params(length=0)
+    return image
+
+
+def _short(value: float, decimals: int) -> str:
+    """Write a number with so many decimals; nothing where that is zero."""
+    text = f"{value:.{decimals}f}"
+    return text if float(text) else ""
+
+
+def _highest(
+    values: Floats, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int
+) -> str:
+    """Say how far the numbers go and which row is highest in each column."""
+    best = values.argmax(axis=0)
+    parts = [
+        f"{column}: {rows[row]} ({values[row, i]:.{decimals}f})"
+        for i, (column, row) in enumerate(zip(columns, best, strict=True))
+    ]
+    ends = f"from {values.min():.{decimals}f} to {values.max():.{decimals}f}"
+    return (
+        f"{len(rows)} rows, {len(columns)} columns; {label} runs {ends}. Highest row of each "
+        f"column: {'; '.join(parts)}."
+    )
 
 
 def confusion(
