@@ -16,6 +16,7 @@ from xailab.attribution.saliency import saliency
 from xailab.models.digits import DigitCNN
 from xailab.simplify.compress import (
     keep_zeros,
+    latencies,
     latency,
     low_rank,
     prune,
@@ -348,6 +349,21 @@ def test_a_slow_model_is_seen_to_be_slow() -> None:
     fast, slow = (latency(net, x, n_repeats=9) for net in (small, large))
     assert slow.median > 3 * fast.median  # 4000 times the work
     assert 0 < fast.low <= fast.median <= fast.high
+
+
+def test_models_take_turns_and_each_has_its_own_time() -> None:
+    x, turns = torch.rand(64, 400), []
+
+    def noting(name: str, width: int) -> nn.Module:
+        layer = nn.Linear(400, width)
+        layer.register_forward_hook(lambda *_: turns.append(name))
+        return layer
+
+    took = latencies({"s": noting("s", 1), "l": noting("l", 4000)}, x, n_repeats=9, n_warmup=2)
+    assert "".join(turns) == "ss" + "ll" + 9 * "sl"
+    assert took["l"].median > 3 * took["s"].median
+    assert list(took) == ["s", "l"]
+    assert all(one.low <= one.median <= one.high for one in took.values())
 
 
 # ---- what is refused -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ as much time, until somebody stores or computes it in another way.
 
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from time import perf_counter
@@ -524,8 +524,8 @@ def latency(model: Model, x: Tensor, *, n_repeats: int = 30, n_warmup: int = 3) 
 
     $$\mathrm{median}_r\,(\text{end}_r - \text{begin}_r)$$
 
-    The median, since something else always runs on the machine. Compare two models in one session,
-    with the same batch and the same number of threads.
+    The median, since something else always runs on the machine. To compare models, let them take
+    turns: `latencies`.
 
     Args:
         model: maps (N, ...) to outputs; any function of tensors.
@@ -546,16 +546,50 @@ def latency(model: Model, x: Tensor, *, n_repeats: int = 30, n_warmup: int = 3) 
     >>> latency(nn.Linear(2, 2), torch.ones(1, 2)).median > 0
     True
     """
-    check_input(model, x)
+    return latencies({"": model}, x, n_repeats=n_repeats, n_warmup=n_warmup)[""]
+
+
+def latencies(
+    models: Mapping[str, Model], x: Tensor, *, n_repeats: int = 30, n_warmup: int = 3
+) -> dict[str, Latency]:
+    """Measure several models as `latency` does one; they take turns, pass by pass.
+
+    Whatever slows the machine down for a while slows all of them: one after the other, the model
+    that had the bad minute would be called slow.
+
+    Args:
+        models: name -> model, each as in `latency`.
+        x: (N, ...) floats, the same batch for all.
+        n_repeats: rounds that are timed.
+        n_warmup: rounds before, which are not.
+
+    Returns:
+        Name -> `Latency` in milliseconds a pass.
+
+    Raises:
+        TypeError, ValueError: as `latency`.
+
+    Reference: Georges, Buytaert, Eeckhout (2007), as for `latency`.
+    Elsewhere: torch `utils.benchmark.Compare`, which measures one after the other.
+
+    >>> list(latencies({"small": nn.Linear(2, 2), "large": nn.Linear(2, 9)}, torch.ones(1, 2)))
+    ['small', 'large']
+    """
     repeats, warmup = check_positive("n_repeats", n_repeats), check_positive("n_warmup", n_warmup)
-    took = []
+    for model in models.values():
+        check_input(model, x)
+        with frozen(model), torch.no_grad():
+            for _ in range(warmup):
+                outputs_of(model, x)
+    rounds = [[_milliseconds(model, x) for model in models.values()] for _ in range(repeats)]
+    low, median, high = np.percentile(rounds, [25, 50, 75], axis=0).tolist()
+    return {name: Latency(*row) for name, *row in zip(models, median, low, high, strict=True)}
+
+
+def _milliseconds(model: Model, x: Tensor) -> float:
+    """Time one pass; what guards the model is not timed."""
+    rows = x.clone()  # a first layer that works in place must not change x
     with frozen(model), torch.no_grad():
-        for _ in range(warmup):
-            outputs_of(model, x)
-        for _ in range(repeats):
-            rows = x.clone()  # a first layer that works in place must not change x
-            began = perf_counter()
-            model(rows)
-            took.append(1000 * (perf_counter() - began))
-    low, median, high = np.percentile(took, [25, 50, 75]).tolist()
-    return Latency(median, low, high)
+        began = perf_counter()
+        model(rows)
+        return 1000 * (perf_counter() - began)
