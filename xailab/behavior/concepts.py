@@ -77,6 +77,7 @@ def knowledge_graph(
 
     Reference: Morcos, Barrett, Rabinowitz, Botvinick (2018), On the Importance of Single
         Directions for Generalization (ablation); Hogan et al. (2021), Knowledge Graphs.
+    Elsewhere: captum `LayerFeatureAblation` for the first kind of link; the graph is networkx's.
 
     >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False))
     >>> _ = net[1].weight.data.copy_(torch.eye(2))

@@ -502,6 +502,7 @@ def deep_dream(
         TypeError, ValueError: bad image, layer, unit or number.
 
     Reference: Mordvintsev, Olah, Tyka (2015), Inceptionism: Going Deeper into Neural Networks.
+    Elsewhere: the DeepDream tutorial of TensorFlow; no package that we know of.
 
     >>> grows = nn.Sequential(nn.Identity(), nn.Flatten())
     >>> photo = torch.full((1, 1, 4, 4), 0.5)

@@ -282,6 +282,7 @@ def activation_scales(
         TypeError, ValueError: as `gradient_norms`; a layer that does not exist or did not run.
 
     Reference: He, Zhang, Ren, Sun (2015), Delving Deep into Rectifiers, section 2.2.
+    Elsewhere: a forward hook on each layer, logged as a histogram to TensorBoard.
 
     >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
     >>> activation_scales(net, torch.tensor([[3.0, -4.0, 0.0, 0.0]]))
@@ -394,7 +395,9 @@ def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[set[str]]:
 def block_ablation(
     model: nn.Module, x: Tensor, y: Target, *, layers: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Measure the accuracy that is left when one layer is bypassed, for each layer in turn.
+    r"""Measure the accuracy that is left when one layer is bypassed, for each layer in turn.
+
+    $$\text{accuracy}_l = P\big( \arg\max f(x \mid a_l = a_{l-1}) = y \big)$$
 
     Args:
         model: a classifier; it runs in evaluation mode.
@@ -410,6 +413,7 @@ def block_ablation(
             run or changes the shape.
 
     Reference: Veit, Wilber, Belongie (2016), section 4.1: deleting individual layers.
+    Elsewhere: a forward hook that returns its input; no package that we know of.
 
     >>> net = deep_mlp(3, 4, "relu")
     >>> list(block_ablation(net, torch.zeros(5, 2), [0, 1, 0, 1, 0]))

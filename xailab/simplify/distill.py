@@ -151,7 +151,7 @@ def distill(
     """
     _check_mix(temperature, alpha)
     x, y = train
-    soft = _answers(teacher, x)
+    soft, x = _answers(teacher, x), x.detach()
 
     def loss_of(rows: Tensor) -> Tensor:
         logits = outputs_of(student, x[rows])
@@ -373,7 +373,7 @@ def distill_soft_tree(
     if not penalty >= 0:
         raise ValueError(f"penalty must be 0 or more, got {penalty}")
     x, y = train
-    logits = _answers(teacher, x)
+    logits, x = _answers(teacher, x), x.detach()
     labels = F.one_hot(_check_logits(logits, logits, y), logits.shape[1])
     targets = alpha * F.softmax(logits / temperature, dim=1) + (1 - alpha) * labels
 

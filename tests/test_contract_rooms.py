@@ -1,101 +1,23 @@
-"""What the methods of foundations promise, tested on every one that is given a model.
+"""What every method that is given a model promises, tested on each row of `tests/probes`."""
 
-A new method joins by its row in PROBES. What a row `takes` decides which promises are tested:
-x, target, layer, batch_size (options of the call) and rows (one result a row of x).
-"""
-
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.probes import TARGETS, Probe, behavior, foundations, simplify
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
-from xailab.foundations import activations, feature_visualization, gradient_flow
 
-TARGETS = torch.tensor([2, 0, 3])
-
-
-class Probe(NamedTuple):
-    """One method: `call(model, x, **options)`, with `target` and `layer` among the options."""
-
-    call: Callable[..., Any]
-    takes: frozenset[str]
-
-
-def probe(call: Callable[..., Any], takes: str) -> Probe:
-    return Probe(call, frozenset(takes.split()))
-
-
-def importance(method: str) -> Callable[..., Tensor]:
-    def call(
-        model: Any, x: Any, *, target: Any = TARGETS, layer: Any = "relu2", **more: Any
-    ) -> Any:
-        options = {"layer": layer, "method": method, **more}
-        return activations.neuron_importance(model, x, target, **options)
-
-    return call
-
-
-def conductance(
-    model: Any, x: Any, *, target: Any = TARGETS, layer: Any = "relu2", **more: Any
-) -> Any:
-    return activations.layer_conductance(model, x, target, layer=layer, n_steps=5, **more)
-
-
-def maximize(model: Any, x: Any, *, layer: Any = "norm", **more: Any) -> Tensor:
-    size = {"shape": (3, 8, 8), "n_steps": 3}
-    return feature_visualization.maximize(model, layer=layer, unit=1, **size, **more)
-
-
-def deep_dream(model: Any, x: Any, *, layer: Any = "conv2", **more: Any) -> Tensor:
-    return feature_visualization.deep_dream(model, x[:1], layer=layer, n_steps=2, **more)
-
-
-def gradient_norms(model: Any, x: Any) -> dict[str, float]:
-    return gradient_flow.gradient_norms(model, x, TARGETS, nn.functional.cross_entropy)
-
-
-def activation_scales(model: Any, x: Any, *, layer: Any = "relu2") -> dict[str, float]:
-    return gradient_flow.activation_scales(model, x, layers=[layer])
-
-
-def block_ablation(model: Any, x: Any, *, layer: Any = "relu2") -> dict[str, float]:
-    return gradient_flow.block_ablation(model, x, TARGETS, layers=[layer])
-
-
-EVERYTHING = "x target layer batch_size rows"
-PROBES = {
-    "layer_activations": probe(
-        lambda model, x, *, layer="relu2", **more: activations.layer_activations(
-            model, x, [layer, "relu1"], **more
-        ),
-        "x layer batch_size rows",
-    ),
-    "importance by conductance": probe(importance("conductance"), EVERYTHING),
-    "importance by activation x gradient": probe(importance("activation_x_gradient"), EVERYTHING),
-    "importance by ablation": probe(importance("ablation"), EVERYTHING),
-    "layer_conductance": probe(conductance, EVERYTHING),
-    "top_inputs": probe(
-        lambda model, x, *, layer="relu2", **more: activations.top_inputs(
-            model, x, layer=layer, unit=1, k=2, **more
-        ),
-        "x layer batch_size",
-    ),
-    "maximize": probe(maximize, "layer"),
-    "deep_dream": probe(deep_dream, "layer"),
-    # These give numbers, not tensors, and the first two depend on the mode, as training does.
-    "gradient_norms": probe(gradient_norms, ""),
-    "activation_scales": probe(activation_scales, "layer"),
-    "block_ablation": probe(block_ablation, "layer"),
-}
+ROOMS = {"foundations": foundations, "behavior": behavior, "simplify": simplify}
+ROWS = {f"{room}: {name}": row for room, rows in ROOMS.items() for name, row in rows.PROBES.items()}
 
 
 def those_that_take(*words: str) -> list[Any]:
-    return [pytest.param(p, id=name) for name, p in PROBES.items() if set(words) <= p.takes]
+    return [pytest.param(row, id=name) for name, row in ROWS.items() if set(words) <= row.takes]
 
 
 def tensors(result: Any) -> Iterator[Tensor]:
@@ -113,16 +35,17 @@ def assert_same(a: Any, b: Any, atol: float = 0) -> None:
     torch.testing.assert_close(list(tensors(a)), list(tensors(b)), rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", those_that_take())
-def test_nothing_is_left_behind(method: Probe) -> None:
-    model, x = toy(), inputs()
+def test_nothing_is_left_behind(method: Probe, dtype: torch.dtype) -> None:
+    model, x = toy(dtype), inputs(dtype=dtype)
     with unchanged(model, x):
         method.call(model, x)
 
 
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("method", those_that_take())
+@pytest.mark.parametrize("method", those_that_take("runs"))
 def test_nothing_is_left_behind_on_error(
     method: Probe, error: type[BaseException], after: int
 ) -> None:
@@ -145,7 +68,7 @@ def test_x_that_wants_gradients_stays_as_it_is(method: Probe) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("method", those_that_take("x"))
+@pytest.mark.parametrize("method", those_that_take("tensors"))
 def test_result_keeps_the_dtype_and_no_graph(method: Probe, dtype: torch.dtype) -> None:
     found = list(tensors(method.call(toy(dtype), inputs(dtype=dtype))))
     assert any(result.dtype == dtype for result in found)
@@ -189,16 +112,12 @@ def test_bad_batch_size(method: Probe, value: Any, error: type[Exception]) -> No
         method.call(toy(), inputs(), batch_size=value)
 
 
-@pytest.mark.parametrize("method", those_that_take("x"))
-def test_training_mode_makes_no_difference(method: Probe) -> None:
-    x = inputs()
-    assert_same(method.call(toy(), x), method.call(toy().eval(), x), atol=1e-6)
-
-
-@pytest.mark.parametrize("method", those_that_take("x"))
-def test_works_inside_no_grad_and_inference_mode(method: Probe) -> None:
+@pytest.mark.parametrize("method", those_that_take("mode"))
+def test_works_in_any_mode(method: Probe) -> None:
+    """Training or evaluation, no_grad or inference_mode: the answer is the same."""
     x, model = inputs(), toy()
-    want = method.call(toy(), x)
+    want = method.call(toy().eval(), x)
+    assert_same(method.call(model, x), want, atol=1e-6)
     with torch.no_grad():
         assert_same(method.call(model, x), want, atol=1e-6)
     with torch.inference_mode():
@@ -213,7 +132,7 @@ def test_kinds_of_targets_agree(method: Probe) -> None:
         assert_same(method.call(model, x, target=target), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", those_that_take("target"))
+@pytest.mark.parametrize("method", those_that_take("none"))
 def test_single_output_takes_none(method: Probe) -> None:
     model, x = toy(), inputs()
     model.fc = nn.Linear(5, 1)
@@ -221,7 +140,7 @@ def test_single_output_takes_none(method: Probe) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "error", "words"), [*BAD_TARGETS, (None, ValueError, "4 outputs")]
+    ("target", "error", "words"), [*BAD_TARGETS, (None, ValueError, "target=None")]
 )
 @pytest.mark.parametrize("method", those_that_take("target"))
 def test_bad_target(method: Probe, target: Any, error: type[Exception], words: str) -> None:
@@ -261,16 +180,23 @@ def test_a_layer_that_does_not_run_is_named(method: Probe) -> None:
         method.call(model, x, layer="spare")
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        activations.layer_activations,
-        activations.neuron_importance,
-        activations.layer_conductance,
-        activations.top_inputs,
-        activations.cluster_units,
-    ],
-)
-def test_docstring_holds_what_a_reader_needs(function: Callable[..., Any]) -> None:
-    for part in ("Args:", "Returns:", "Raises:", "Reference", "Elsewhere", ">>>", "$"):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", those_that_take("copy"))
+def test_a_copy_runs_by_itself(method: Probe, dtype: torch.dtype) -> None:
+    """Same flags, no gradients taken along, and nothing done to it reaches the model."""
+    model, x = toy(dtype), inputs(dtype=dtype)
+    copy = method.call(model, x)
+    assert copy.norm.training is False
+    assert copy.drop.training is True
+    assert all(parameter.grad is None for parameter in copy.parameters())
+    with unchanged(model, x):
+        for value in copy.state_dict().values():
+            value.fill_(1)
+        answers = copy.eval()(x)
+    assert (answers.shape, answers.dtype) == ((3, 4), dtype)
+
+
+@pytest.mark.parametrize("function", dict.fromkeys(row.function for row in ROWS.values()))
+def test_docstring_holds_what_a_reader_needs(function: Any) -> None:
+    for part in ("Args:", "Raises:", "Reference", "Elsewhere", ">>>", "$"):
         assert part in (function.__doc__ or ""), f"{function.__name__}: no {part}"
