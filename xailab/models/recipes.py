@@ -7,6 +7,7 @@ different weights; the tests ask for the accuracy and the behavior on the card, 
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,14 +24,21 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from xailab.core.files import write_atomically
-from xailab.data import load, marked_digits
+from xailab.data import load, marked_digits, plane
+from xailab.models import committees
 from xailab.models.digits import DigitCNN
+from xailab.models.digits import digit_cnn as trained_digit_cnn
 from xailab.models.sentences import SentimentHead, minilm
 from xailab.models.sequences import GRUClassifier
 from xailab.models.shipped import vocabulary_file, weights_file
+from xailab.models.students import DigitStudents, SmallDigitCNN
 from xailab.models.texts import PADDING, UNKNOWN, TextModel, Vocabulary
 from xailab.models.transformers import DigitViT, TextTransformer
+from xailab.simplify.distill import distill
+from xailab.trust.adversarial import adversarial_fit, pgd
+from xailab.trust.bayes import fit_bayes
 
+Pair = tuple[Tensor, Tensor]
 Made = tuple[nn.Module, dict[str, float]]
 Network = TypeVar("Network", bound=nn.Module)
 _BATCH = 64
@@ -44,6 +52,25 @@ def digit_cnn() -> Made:
 def digit_vit() -> Made:
     """Train on the same digits, measure on the same others."""
     return _clean_digits(DigitViT, epochs=30, rate=3e-3)
+
+
+def digit_cnn_noisy() -> Made:
+    """Train on the same digits under noise of .1, measure on the same others."""
+    return _clean_digits(DigitCNN, epochs=25, rate=5e-3, vary=lambda x: _noisy(_shifted(x)))
+
+
+def digit_cnn_robust() -> Made:
+    """Train `digit_cnn` on against attacks of .1; measure what a stronger attack leaves."""
+    train, test = _split_digits()
+    model = trained_digit_cnn()
+    for rate, n_steps, epochs in ((5e-3, 1, 10), (1e-3, 3, 6)):
+        options: dict = {"n_steps": n_steps, "epochs": epochs, "learning_rate": rate}
+        adversarial_fit(model, train, test, epsilon=0.1, **options)
+    attacked = pgd(model, *test, epsilon=0.1, step_size=0.01, n_steps=40)
+    return model, {
+        "accuracy": _accuracy(model, *test),
+        "accuracy under PGD of .1": _accuracy(model, attacked, test[1]),
+    }
 
 
 def digit_cnn_marked() -> Made:
@@ -90,12 +117,109 @@ def movie_head() -> Made:
     }
 
 
-def _clean_digits(make: Callable[[], nn.Module], epochs: int, rate: float) -> Made:
+def digit_committee() -> Made:
+    """Train five networks on every fourth digit to learn from; measure them one by one."""
+    train, test = _every_fourth_digit()
+    members = nn.ModuleList(
+        _fit(committees.digit_mlp, *train, _as_it_is, epochs=60, rate=1e-2, seed=seed)
+        for seed in range(5)
+    )
+    return members, {f"accuracy {i}": _accuracy(one, *test) for i, one in enumerate(members)}
+
+
+def digit_bayes() -> Made:
+    """Learn distributions from the same digits, by Bayes' rule and by a colder one; keep that."""
+    train, test = _every_fourth_digit()
+    measured = {}
+    for kl_weight in (1.0, 0.1):
+        torch.manual_seed(0)
+        model = committees.bayesian_digit_mlp()
+        fit_bayes(model, *train, epochs=150, learning_rate=3e-3, kl_weight=kl_weight)
+        with torch.no_grad():
+            measured[f"accuracy, kl_weight {kl_weight}"] = _accuracy(model, *test)
+            measured[f"NLL, kl_weight {kl_weight}"] = F.cross_entropy(
+                model(test[0]), test[1]
+            ).item()
+    return model, measured
+
+
+def digit_students() -> Made:
+    """Train small networks on few labels, on all, and on what `digit_cnn` says; measure them."""
+    (x, y), test = _split_digits()
+    students = DigitStudents()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        few, moved = torch.randperm(len(x))[:500], _moved_copies(x, y, 4)
+        pupils = [
+            each[seed] for each in (students.few_labels, students.all_labels, students.taught)
+        ]
+        first = SmallDigitCNN().state_dict()
+        for student, rows, alpha in zip(
+            pupils, (_moved_copies(x[few], y[few], 32), moved, moved), (0.0, 0.0, 1.0), strict=True
+        ):
+            student.load_state_dict(first)
+            _teach(student, rows, test, alpha, seed)
+    for student in students.sizes:
+        _teach(student, moved, test, 1.0, 0)
+    return students.eval(), {
+        name: _accuracy(each, *test)
+        for name, each in students.named_modules()
+        if isinstance(each, SmallDigitCNN)
+    }
+
+
+def _teach(student: SmallDigitCNN, rows: Pair, test: Pair, alpha: float, seed: int) -> None:
+    """Train as lesson 20 says; every student takes the same number of steps."""
+    options: dict = {"temperature": 2.0, "epochs": 8, "learning_rate": 1e-2}
+    distill(student, trained_digit_cnn(), rows, test, alpha=alpha, seed=seed, **options)
+
+
+def _moved_copies(x: Tensor, y: Tensor, times: int) -> Pair:
+    """Return all rows, and moved a little, so that there are `times` as many."""
+    moved = [_shifted(few) for _ in range(times - 1) for few in x.split(16)]
+    return torch.cat([x, *moved]), y.repeat(times)
+
+
+def moon_nets() -> Made:
+    """Train five networks and a Bayesian one on two moons, for each of four noises."""
+    every, measured = nn.ModuleList(), {}
+    for noise in committees.MOON_NOISES:
+        points, nets = plane("moons", 300, noise=noise), committees.MoonNets()
+        x, y = torch.as_tensor(points.X), torch.as_tensor(points.y)
+        for seed, member in enumerate(nets.members):
+            make = partial(committees.mlp, [2, 32, 32, 2], dropout=0.1)
+            found = _fit(make, x, y, _as_it_is, epochs=80, rate=2e-2, seed=seed)
+            member.load_state_dict(found.state_dict())
+        fit_bayes(nets.bayes, x, y, epochs=1500, batch_size=300, learning_rate=1e-2)
+        every.append(nets)
+        measured[f"accuracy, noise {noise}"] = _accuracy(nets, x, y)
+        measured[f"accuracy, noise {noise}, Bayes"] = _accuracy(nets.bayes, x, y)
+    return every.eval(), measured
+
+
+def _every_fourth_digit() -> tuple[Pair, Pair]:
+    """Return 1,000 digits to learn from, 100 of each kind, and the 1,000 for measuring."""
+    (x, y), test = _split_digits()
+    return (x[::4], y[::4]), test
+
+
+def _clean_digits(
+    make: Callable[[], nn.Module],
+    epochs: int,
+    rate: float,
+    vary: Callable[[Tensor], Tensor] | None = None,
+) -> Made:
+    train, test = _split_digits()
+    model = _fit(make, *train, vary or _shifted, epochs, rate)
+    return model, {"accuracy": _accuracy(model, *test)}
+
+
+def _split_digits() -> tuple[Pair, Pair]:
+    """Return 4,000 digits to learn from and the other 1,000."""
     digits = load("mnist5k")
     x, y = _tensors(np.asarray(digits.images) / np.float32(255), digits.y)
     train = torch.as_tensor(digits.extra["train"])
-    model = _fit(make, x[train], y[train], _shifted, epochs, rate)
-    return model, {"accuracy": _accuracy(model, x[~train], y[~train])}
+    return (x[train], y[train]), (x[~train], y[~train])
 
 
 def _messages(make: Callable[[Vocabulary], TextModel]) -> Made:
@@ -132,9 +256,10 @@ def _fit(
     vary: Callable[[Tensor], Tensor],
     epochs: int,
     rate: float,
+    seed: int = 0,
 ) -> Network:
-    """Train with AdamW on a one-cycle learning rate; no batch is seen twice as it is."""
-    torch.manual_seed(0)
+    """Train with AdamW on a one-cycle learning rate, every batch varied before it is seen."""
+    torch.manual_seed(seed)
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     steps = -(-len(x) // _BATCH)
@@ -155,6 +280,15 @@ def _shifted(x: Tensor) -> Tensor:
     return F.pad(x, (2, 2, 2, 2))[:, :, down : down + 28, right : right + 28]
 
 
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _noisy(x: Tensor) -> Tensor:
+    """Move every pixel by .1, up or down as a coin falls; an attack moves it as far at most."""
+    return (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
+
+
 def _forgetful(ids: Tensor) -> Tensor:
     """Cut what is padding in every row, and make one word in ten unknown."""
     words = ids != PADDING
@@ -170,9 +304,15 @@ def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 RECIPES: dict[str, Callable[[], Made]] = {
     recipe.__name__: recipe
     for recipe in (
+        digit_bayes,
         digit_cnn,
         digit_cnn_marked,
+        digit_cnn_noisy,
+        digit_cnn_robust,
+        digit_committee,
+        digit_students,
         digit_vit,
+        moon_nets,
         movie_head,
         sms_gru,
         sms_transformer,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.matrices import cells, confusion
     from xailab.plots.pictures import Picture, picture
+    from xailab.plots.planes import describe_surfaces, surface_raster, surfaces
     from xailab.plots.shares import arrivals, beeswarm, force, tokens, waterfall
     from xailab.plots.sounds import spectrograms
     from xailab.plots.spans import intervals
@@ -38,6 +39,7 @@ _HOMES = {
     "describe": "words",
     "describe_bars": "words",
     "describe_curves": "words",
+    "describe_surfaces": "planes",
     "evidence": "units",
     "force": "shares",
     "graph": "graphs",
@@ -51,6 +53,8 @@ _HOMES = {
     "ridge": "histograms",
     "scoreboard": "charts",
     "spectrograms": "sounds",
+    "surface_raster": "planes",
+    "surfaces": "planes",
     "table": "tables",
     "tiles": "units",
     "timeline": "timelines",
@@ -72,6 +76,7 @@ __all__ = [
     "describe",
     "describe_bars",
     "describe_curves",
+    "describe_surfaces",
     "evidence",
     "force",
     "graph",
@@ -85,6 +90,8 @@ __all__ = [
     "ridge",
     "scoreboard",
     "spectrograms",
+    "surface_raster",
+    "surfaces",
     "table",
     "tiles",
     "timeline",

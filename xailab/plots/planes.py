@@ -1,0 +1,152 @@
+"""Numbers over a plane: side by side on one scale, under the points that a model learnt from.
+
+As in `boundaries`, the picture is composed pixel by pixel, so that a live widget can redraw it many
+times a second; `surfaces` puts the same picture into a figure.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
+
+from xailab.plots.arrays import Floats, to_array
+from xailab.plots.boundaries import LARGE, _draw_points, _font
+from xailab.plots.pictures import INK, Picture, new_figure, styled
+from xailab.plots.words import lead, number
+
+_GAP, _TOP, _DPI = 8, 18, 96
+_BAR = 14, 56  # width of the color bar, and of its place with the numbers
+
+
+def surface_raster(
+    values: Mapping[str, Any],
+    X: Any,
+    y: Any,
+    *,
+    extent: float,
+    top: float | None = None,
+    ring: float | None = None,
+    label: str = "nats",
+) -> Image.Image:
+    """Compose the picture: one plane for each quantity, the points on it, one color bar.
+
+    Class 1 is drawn as red squares, class 0 as blue disks; points outside the plane are left out.
+
+    Args:
+        values: readable name -> (S, S) numbers of at least 0; row 0 is the upper edge.
+        X: (N, 2) points, horizontal and vertical.
+        y: (N,) classes, 0 or 1.
+        extent: the plane runs from -extent to extent both ways.
+        top: where the color scale ends; None: at the largest value of all.
+        ring: radius of a circle around the middle.
+        label: the unit of the values.
+
+    Raises:
+        ValueError: nothing to draw, NaN, negative values, shapes that do not fit, an extent, top
+            or ring that is not positive.
+    """
+    planes = {name: _checked(one, name) for name, one in values.items()}
+    points, classes = to_array(X, "X"), to_array(y, "y")
+    if not planes:
+        raise ValueError("nothing to draw, there are no values")
+    if points.shape != (len(classes), 2):
+        raise ValueError(f"expected X (N, 2) with N classes, got {points.shape}, {classes.shape}")
+    for name, one in (("extent", extent), ("top", top), ("ring", ring)):
+        if one is not None and not one > 0:
+            raise ValueError(f"{name} must be positive, got {one}")
+    end = top or max(float(one.max()) for one in planes.values()) or 1.0
+    page = Image.new("RGB", (len(planes) * (LARGE + _GAP) + sum(_BAR), _TOP + LARGE), "white")
+    pen = ImageDraw.Draw(page)
+    for i, (name, plane) in enumerate(planes.items()):
+        corner = i * (LARGE + _GAP), _TOP
+        pen.text((corner[0], 2), name, fill=INK, font=_font(12))
+        page.paste(_colored(plane / end), corner)
+        _draw_points(pen, points / extent, classes, np.zeros(len(points)), corner)
+        if ring is not None:
+            _draw_ring(pen, corner, ring / extent)
+    _draw_bar(page, pen, len(planes) * (LARGE + _GAP), end, label)
+    return page
+
+
+def surfaces(
+    values: Mapping[str, Any],
+    X: Any,
+    y: Any,
+    *,
+    extent: float,
+    title: str,
+    top: float | None = None,
+    ring: float | None = None,
+    label: str = "nats",
+    alt: str | None = None,
+) -> Picture:
+    """Draw quantities over a plane side by side, with the points in their places.
+
+    Args:
+        values, X, y, extent, top, ring, label: as for `surface_raster`.
+        title: the finding.
+        alt: the text alternative; without it mean and largest value of each are named.
+    """
+    raster = surface_raster(values, X, y, extent=extent, top=top, ring=ring, label=label)
+    with styled():
+        figure = new_figure(raster.width / _DPI, raster.height / _DPI + 0.35, title)
+        ax = figure.subplots()
+        ax.imshow(raster, interpolation="nearest")
+        ax.axis("off")
+    return Picture(figure, alt or lead(title) + describe_surfaces(values, label))
+
+
+def describe_surfaces(values: Mapping[str, Any], label: str = "nats") -> str:
+    """Say how large each quantity is over the plane.
+
+    >>> describe_surfaces({"noise": [[0.0, 1.0], [0.5, 0.5]]})
+    'Over the plane, noise is 0.5 nats in the mean and 1 at most.'
+    """
+    planes = {name: to_array(plane, name) for name, plane in values.items()}
+    parts = [
+        f"{name} is {number(plane.mean())} {label} in the mean and {number(plane.max())} at most"
+        for name, plane in planes.items()
+    ]
+    return f"Over the plane, {'; '.join(parts)}."
+
+
+def _checked(values: Any, name: str) -> Floats:
+    plane = to_array(values, name)
+    if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
+        raise ValueError(f"{name}: expected values (S, S), got {plane.shape}")
+    if plane.min() < 0:
+        raise ValueError(f"{name}: expected values of at least 0, got {plane.min():.3g}")
+    return plane
+
+
+def _colored(shares: Floats) -> Image.Image:
+    """Color numbers of which 1 is the end of the scale, at the size of a plane."""
+    index = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
+    return Image.fromarray(_colors()[index]).resize((LARGE, LARGE), Image.Resampling.NEAREST)
+
+
+def _draw_ring(pen: ImageDraw.ImageDraw, corner: tuple[int, int], radius: float) -> None:
+    """Draw a circle, given in shares of half the plane, as short arcs."""
+    x, y = corner[0] + LARGE / 2, corner[1] + LARGE / 2
+    r = min(radius, 0.995) * LARGE / 2
+    for start in range(0, 360, 12):
+        pen.arc((x - r, y - r, x + r, y + r), start, start + 7, fill="white", width=2)
+
+
+def _draw_bar(
+    page: Image.Image, pen: ImageDraw.ImageDraw, left: int, end: float, label: str
+) -> None:
+    shades = np.repeat(_colors()[::-1][:, None], _BAR[0], axis=1)
+    page.paste(Image.fromarray(shades).resize((_BAR[0], LARGE)), (left, _TOP))
+    pen.text((left, 2), label, fill=INK, font=_font(11))
+    for share, place in ((1, _TOP), (0.5, _TOP + LARGE // 2 - 6), (0, _TOP + LARGE - 13)):
+        pen.text((left + _BAR[0] + 4, place), f"{share * end:.2g}", fill=INK, font=_font(11))
+
+
+@cache
+def _colors() -> Any:
+    """Return viridis in 256 steps, (256, 3) uint8."""
+    return (colormaps["viridis"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
