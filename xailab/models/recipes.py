@@ -191,10 +191,10 @@ def moon_nets() -> Made:
             found = _fit(make, x, y, _as_it_is, epochs=80, rate=2e-2, seed=seed)
             member.load_state_dict(found.state_dict())
         fit_bayes(nets.bayes, x, y, epochs=1500, batch_size=300, learning_rate=1e-2)
-        every.append(nets)
+        every.append(nets.eval())
         measured[f"accuracy, noise {noise}"] = _accuracy(nets, x, y)
         measured[f"accuracy, noise {noise}, Bayes"] = _accuracy(nets.bayes, x, y)
-    return every.eval(), measured
+    return every, measured
 
 
 def _every_fourth_digit() -> tuple[Pair, Pair]:
