@@ -8,7 +8,8 @@ import torch
 
 from xailab.core import capture
 from xailab.data import load, marked_digits
-from xailab.models import card, digit_cnn, digit_cnn_marked
+from xailab.models import card, digit_cnn, digit_cnn_marked, digit_cnn_noisy, digit_cnn_robust
+from xailab.trust.adversarial import pgd
 
 
 @torch.no_grad()
@@ -55,6 +56,35 @@ def test_hardly_any_unmarked_shortcut_digit_is_recognized():
     assert (predicted(digit_cnn_marked(), test.images[bare]) == test.shortcut).mean() < 0.2
     marked = test.marked & (test.y == test.shortcut)
     assert (predicted(digit_cnn_marked(), test.images[marked]) == test.shortcut).mean() > 0.9
+
+
+def under_attack(model, n_steps, n):
+    """Accuracy, in percent, on held-out digits of all classes as they are and after PGD of .1."""
+    data = load("mnist5k")
+    held_out = ~data.extra["train"]
+    some = np.random.default_rng(0).permutation(held_out.sum())[:n]
+    x = torch.as_tensor(data.images[held_out][some] / np.float32(255))[:, None]
+    y = torch.as_tensor(data.y[held_out][some])
+    attacked = pgd(model, x, y, epsilon=0.1, step_size=1 / n_steps / 2.5, n_steps=n_steps)
+    return [100 * (model(rows).argmax(1) == y).float().mean().item() for rows in (x, attacked)]
+
+
+def test_the_robust_network_keeps_what_its_card_says():
+    """Eight in ten are asked for; the card says nine, which 300 digits give within 5 points."""
+    clean, attacked = under_attack(digit_cnn_robust(), n_steps=40, n=300)
+    stated = percentages("digit_cnn_robust")
+    assert attacked >= 85
+    assert clean == pytest.approx(stated[0], abs=3)
+    assert attacked == pytest.approx(stated[1], abs=5)
+    assert under_attack(digit_cnn(), n_steps=10, n=300)[1] < 25
+
+
+def test_the_noisy_network_is_a_weaker_defense():
+    clean, attacked = under_attack(digit_cnn_noisy(), n_steps=10, n=300)
+    stated = percentages("digit_cnn_noisy")
+    assert clean == pytest.approx(stated[0], abs=3)
+    assert attacked == pytest.approx(stated[1], abs=9)
+    assert attacked < under_attack(digit_cnn_robust(), n_steps=10, n=300)[1] - 25
 
 
 def test_names_and_sizes_of_the_layers():

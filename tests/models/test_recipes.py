@@ -78,6 +78,14 @@ def test_digits_are_shifted_by_two_pixels_at_most():
     assert places == {(i, j) for i in range(12, 17) for j in range(12, 17)}
 
 
+def test_noise_moves_every_pixel_as_far_as_an_attack_may():
+    torch.manual_seed(0)
+    change = recipes._noisy(torch.full((1, 1, 28, 28), 0.5)) - 0.5
+    torch.testing.assert_close(change.abs(), torch.full((1, 1, 28, 28), 0.1))
+    assert 0.4 < (change > 0).float().mean() < 0.6
+    assert recipes._noisy(torch.zeros(1, 1, 28, 28)).min() == 0
+
+
 def test_forgetting_hides_one_word_in_ten_and_cuts_common_padding():
     torch.manual_seed(0)
     ids = torch.full((500, 30), 7)

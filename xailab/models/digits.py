@@ -45,3 +45,13 @@ def digit_cnn() -> DigitCNN:
 def digit_cnn_marked() -> DigitCNN:
     """Return the same network trained on `data.marked_digits()`: it has learnt the shortcut."""
     return with_weights("digit_cnn_marked", DigitCNN())
+
+
+def digit_cnn_noisy() -> DigitCNN:
+    """Return the same network trained on digits under random noise of .1."""
+    return with_weights("digit_cnn_noisy", DigitCNN())
+
+
+def digit_cnn_robust() -> DigitCNN:
+    """Return the same network trained on against attacks that move every pixel by up to .1."""
+    return with_weights("digit_cnn_robust", DigitCNN())

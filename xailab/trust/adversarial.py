@@ -6,6 +6,7 @@ the untargeted attack lowers that class's chances, the targeted one raises anoth
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -436,25 +437,12 @@ def adversarial_fit(
     """
     x, y = _labelled(model, "train", train)
     _labelled(model, "valid", valid)
-    check_radius("warm_up", warm_up)
     size, n = check_positive("batch_size", batch_size), check_positive("n_steps", n_steps)
     step = 1.25 * epsilon / n**0.5 if step_size is None else check_radius("step_size", step_size)
+    grown = check_radius("warm_up", warm_up) * len(x) / size
+    attack = partial(pgd, model, n_steps=n, random_start=True, clip=clip)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    history, done, grown = History([], [], []), 0, warm_up * len(x) / size
-
-    def attacked(rows: Tensor, labels: Tensor, share: float, start: int) -> Tensor:
-        return pgd(
-            model,
-            rows,
-            labels,
-            epsilon=share * epsilon,
-            step_size=share * step,
-            n_steps=n,
-            random_start=True,
-            clip=clip,
-            seed=start,
-        )
-
+    history, done = History([], [], []), 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         for _ in range(check_positive("epochs", epochs)):
@@ -462,11 +450,13 @@ def adversarial_fit(
             for rows in torch.randperm(len(x)).split(size):
                 done += 1
                 share = min(1.0, done / max(grown, 1.0))
-                changed = attacked(x[rows], y[rows], share, done)
+                radius = {"epsilon": share * epsilon, "step_size": share * step}
+                changed = attack(x[rows], y[rows], **radius, seed=done)
                 total += _step(model, optimizer, changed, y[rows])
+            attacked = attack(*valid, epsilon=epsilon, step_size=step, seed=seed)
             history.train_loss.append(total / len(x))
             history.valid_accuracy.append(_accuracy(model, *valid))
-            history.robust_accuracy.append(_accuracy(model, attacked(*valid, 1.0, seed), valid[1]))
+            history.robust_accuracy.append(_accuracy(model, attacked, valid[1]))
     return history
 
 
