@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
 from xailab.attribution.saliency import saliency
-from xailab.trust import adversarial, uncertainty
+from xailab.core import frozen
+from xailab.trust import adversarial, faults, uncertainty
 
 TARGETS = torch.tensor([2, 0, 3])
 
@@ -76,6 +77,21 @@ def spread(model: Any, x: Any, *, target: Any = TARGETS) -> Any:
     return uncertainty.explanation_uncertainty(model, x, target, explain=saliency, n_samples=3)
 
 
+def under_fault(fault: Any, **usual: Any) -> Callable[..., Tensor]:
+    """Ask the model inside the block: at the end of it, and by an error, all must be as it was."""
+
+    def call(model: Any, x: Any, *, layer: Any = "conv1", **more: Any) -> Tensor:
+        with fault(model, layer, n_faults=2, **usual, **more), frozen(model), torch.no_grad():
+            return model(x)
+
+    return call
+
+
+def watched(model: Any, x: Any, *, layer: Any = "relu2") -> Any:
+    known = inputs(4, next(model.parameters()).dtype)
+    return faults.Monitor(model, layers=[layer]).fit(known, batch_size=2).observe(x)
+
+
 STEPS = {"step_size": 0.05, "n_steps": 3}
 SCORES = "x batch_size rows"
 PROBES = {
@@ -97,6 +113,17 @@ PROBES = {
         lambda model, x, **more: uncertainty.ensemble([model, model], x, **more),
     ),
     "laplace_last_layer": probe(uncertainty.laplace_last_layer, SCORES, laplace),
+    # Of a weight, no layer that does not run: functions may use it too. Other bad layers are
+    # tested in tests/trust/test_faults.py.
+    "flip_bits": probe(faults.flip_bits, "", under_fault(faults.flip_bits, bit=30)),
+    "flip_bits of activations": probe(
+        faults.flip_bits, "layer", under_fault(faults.flip_bits, bit=22, where="activation")
+    ),
+    "stuck_at": probe(faults.stuck_at, "layer", under_fault(faults.stuck_at, value=0.5)),
+    "stuck_at of weights": probe(
+        faults.stuck_at, "", under_fault(faults.stuck_at, value=0.5, where="weight")
+    ),
+    "monitor": probe(faults.Monitor, "x layer", watched),
     "explanation_uncertainty": probe(uncertainty.explanation_uncertainty, "x target rows", spread),
 }
 

@@ -75,6 +75,12 @@ def test_cells_with_both_signs_are_centered_at_zero():
     assert texts(picture) == ["-3", "1"]
 
 
+def test_cells_take_what_rounds_to_zero_for_no_sign():
+    picture = plots.cells(pd.DataFrame([[0.5, -0.004]]), title="T", label="loss")
+    assert picture.figure.axes[0].images[0].get_clim() == (0, 0.5)
+    assert "from 0.00 to 0.50" in picture.alt
+
+
 @pytest.mark.parametrize("one", [0.9, 0.1])
 def test_cells_are_read_on_their_color(one):
     picture = plots.cells(pd.DataFrame([[1.0, one]]), title="T", label="share")

@@ -27,7 +27,8 @@ def cells(
 ) -> Picture:
     """Draw a table of numbers as colored cells with the numbers written in.
 
-    Colors as in `heatmap`: one rising scale, or red and blue around zero if a number is negative.
+    Colors as in `heatmap`: one rising scale, or red and blue around zero if a written number is
+    negative.
 
     Args:
         table: (R, C) finite numbers; its index and columns name the rows and columns.
@@ -64,7 +65,7 @@ def cells(
 def _color(ax: Axes, values: Floats, decimals: int) -> Any:
     """Fill the cells, and write the numbers so that they are read on their color."""
     top = float(np.abs(values).max()) or 1.0
-    signed = values.min() < 0
+    signed = np.round(values, decimals).min() < 0
     colors = {"cmap": "RdBu_r", "vmin": -top} if signed else {"cmap": "inferno", "vmin": 0.0}
     image = ax.imshow(values, vmax=top, aspect="auto", **colors)
     for (row, column), value in np.ndenumerate(values):
@@ -87,6 +88,7 @@ def _highest(
     values: Floats, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int
 ) -> str:
     """Say how far the numbers go and which row is highest in each column."""
+    values = np.round(values, decimals) + 0.0  # no "-0.00"
     best = values.argmax(axis=0)
     parts = [
         f"{column}: {rows[row]} ({values[row, i]:.{decimals}f})"

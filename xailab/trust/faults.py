@@ -134,7 +134,7 @@ def flip_bits(
         TypeError: no module; `bit` or `n_faults` no integer.
         ValueError: a layer that does not exist (the message lists near names) or has no such
             tensor, a bit that the dtype does not have, more faults than numbers, or a place
-            outside.
+            outside; on leaving, an activation's layer that did not run though the model did.
 
     Reference: Li, Hari, Sullivan, Tsai, Pattabiraman, Emer, Keckler (2017), Understanding Error
         Propagation in Deep Learning Neural Network (DNN) Accelerators and Applications.
@@ -525,7 +525,7 @@ def _faulty(
             changed[:, places] = fault(changed[:, places])
             return changed.reshape(output.shape)
 
-        with edited(model, layer, edit):
+        with _striking(model, layer), edited(model, layer, edit):
             yield
         return
     memory = _memory(module, layer, where)
@@ -538,6 +538,24 @@ def _faulty(
         yield
     finally:
         memory[cells] = kept
+
+
+@contextmanager
+def _striking(model: nn.Module, layer: str) -> Iterator[None]:
+    """Refuse a block in which the model ran but the layer did not: its fault hit nothing."""
+    ran: set[str] = set()
+    watched = {"the model": model, "the layer": find_layer(model, layer)}
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: ran.add(name))
+        for name, module in watched.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if ran == {"the model"}:
+        raise ValueError(f"layer {layer!r} did not run: the fault hit nothing")
 
 
 def _memory(module: nn.Module, layer: str, where: str) -> Tensor:
