@@ -32,6 +32,7 @@ def test_series_stand_apart_in_place_color_and_marker():
 def test_words_list_every_dot_and_leave_out_what_is_not_there():
     alt = intervals({"a": ONE, "b": TWO}, ["x", "y"], title="t").alt
     assert alt == "t. a: x 0.5 (0.4 to 0.7), y 0.2 (0.15 to 0.5); b: x 0.1 (0.05 to 0.3)."
+    assert "a: x y 0.5 (" in intervals({"a": ONE}, ["x\ny", "z"], title="t").alt
     empty = np.full(2, np.nan)
     alt = intervals({"a": ONE, "b": [empty] * 3}, ["x", "y"], title="t").alt
     assert alt.endswith("; b: no value.")

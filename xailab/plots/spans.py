@@ -58,7 +58,8 @@ def intervals(
         height = 1.0 + len(rows) * (0.14 + _ROW * len(drawn)) + (0.3 if len(drawn) > 1 else 0)
         figure = new_figure(6.4, height, title)
         _draw(figure.subplots(), drawn, rows, xlabel, line)
-    said = "; ".join(_words(name, spans, rows) for name, spans in drawn.items())
+    spoken = [" ".join(row.split()) for row in rows]  # a name may be broken into two lines
+    said = "; ".join(_words(name, spans, spoken) for name, spans in drawn.items())
     return Picture(figure, alt or f"{lead(title)}{said}.")
 
 
@@ -95,7 +96,7 @@ def _draw(
             label=name,
         )
     if line is not None:
-        ax.axvline(line, color=MUTED, linewidth=0.8, zorder=0)
+        ax.axvline(line, color=MUTED, linewidth=1.2, zorder=1.5)  # above the grid, below the dots
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
     ax.grid(axis="x", color="#e5e5e5", linewidth=0.8)
