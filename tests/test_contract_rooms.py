@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.probes import TARGETS, Probe, behavior, foundations, simplify
+from tests.probes import TARGETS, Probe, behavior, foundations, simplify, trust
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
 
-ROOMS = {"foundations": foundations, "behavior": behavior, "simplify": simplify}
+ROOMS = {"foundations": foundations, "behavior": behavior, "simplify": simplify, "trust": trust}
 ROWS = {f"{room}: {name}": row for room, rows in ROOMS.items() for name, row in rows.PROBES.items()}
 
 
