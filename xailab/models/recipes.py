@@ -146,26 +146,21 @@ def digit_bayes() -> Made:
 def digit_students() -> Made:
     """Train small networks on few labels, on all, and on what `digit_cnn` says; measure them."""
     (x, y), test = _split_digits()
+    torch.manual_seed(0)
     students = DigitStudents()
-    for seed in range(3):
+    for seed, (few_labels, all_labels, taught) in enumerate(students.triplets()):
         torch.manual_seed(seed)
-        few, moved = torch.randperm(len(x))[:500], _moved_copies(x, y, 4)
-        pupils = [
-            each[seed] for each in (students.few_labels, students.all_labels, students.taught)
-        ]
-        first = SmallDigitCNN().state_dict()
-        for student, rows, alpha in zip(
-            pupils, (_moved_copies(x[few], y[few], 32), moved, moved), (0.0, 0.0, 1.0), strict=True
-        ):
-            student.load_state_dict(first)
-            _teach(student, rows, test, alpha, seed)
+        few, moved = torch.randperm(len(x))[:200], _moved_copies(x, y, 4)
+        taught.load_state_dict(SmallDigitCNN().state_dict())
+        few_labels.load_state_dict(taught.state_dict())
+        all_labels.load_state_dict(taught.state_dict())
+        _teach(few_labels, _moved_copies(x[few], y[few], 80), test, 0.0, seed)
+        _teach(all_labels, moved, test, 0.0, seed)
+        _teach(taught, moved, test, 1.0, seed)
     for student in students.sizes:
         _teach(student, moved, test, 1.0, 0)
-    return students.eval(), {
-        name: _accuracy(each, *test)
-        for name, each in students.named_modules()
-        if isinstance(each, SmallDigitCNN)
-    }
+    networks = {n: each for n, each in students.named_modules() if isinstance(each, SmallDigitCNN)}
+    return students.eval(), {name: _accuracy(each, *test) for name, each in networks.items()}
 
 
 def _teach(student: SmallDigitCNN, rows: Pair, test: Pair, alpha: float, seed: int) -> None:

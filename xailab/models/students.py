@@ -1,5 +1,7 @@
 """Small digit networks that learned from labels, or from a large network's answers."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from xailab.models.shipped import with_weights
@@ -40,7 +42,7 @@ class DigitStudents(nn.Module):
     """The students of lesson 20, trained in pairs that differ in their teaching alone.
 
     `few_labels`, `all_labels` and `taught` hold three each, from the first weights of seeds 0 to 2:
-    trained on 500 labels, on 4,000, and on the answers of `digit_cnn` to 4,000 digits without a
+    trained on 200 labels, on 4,000, and on the answers of `digit_cnn` to 4,000 digits without a
     label. `sizes` holds taught ones of other widths, `STUDENT_WIDTHS`.
     """
 
@@ -50,6 +52,10 @@ class DigitStudents(nn.Module):
             nn.ModuleList(SmallDigitCNN() for _ in range(3)) for _ in range(3)
         )
         self.sizes = nn.ModuleList(SmallDigitCNN(width) for width in STUDENT_WIDTHS)
+
+    def triplets(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
+        """Yield, for each seed, the students of few labels, of all labels, and of the teacher."""
+        return zip(self.few_labels, self.all_labels, self.taught, strict=True)
 
 
 def digit_students() -> DigitStudents:
