@@ -1,6 +1,8 @@
-"""Bits by hand and against struct, spoiled pictures against skimage, planted slices and drift."""
+"""Bits by hand and against struct, spoiled pictures against skimage, planted slices; and what
+lesson 24 says of the digit network, with margins."""
 
 import struct
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,11 +18,13 @@ from torchvision.transforms.functional import adjust_contrast
 
 from tests.snapshots import Boom, unchanged
 from tests.toys import inputs, toy
+from xailab.attribution.cam import grad_cam
 from xailab.core import frozen
 from xailab.data import load
 from xailab.models import digit_cnn
 from xailab.trust.faults import (
     CORRUPTIONS,
+    Monitor,
     bit_names,
     corrupt,
     damage_table,
@@ -202,11 +206,40 @@ def test_too_many_faults_in_an_activation_are_refused_when_it_runs() -> None:
         model(x)
 
 
-def test_high_exponent_bits_break_the_network_and_low_fractions_do_not() -> None:
+@pytest.mark.parametrize("fault", [flip_bits, stuck_at])
+def test_a_fault_that_hits_nothing_is_refused_when_the_block_ends(fault: Any) -> None:
+    """Else a layer that is never asked would seem to bear every fault."""
+    model, x = toy(), inputs()
+    model.spare = nn.ReLU()
+    options = {"bit": 3} if fault is flip_bits else {"value": 0.0}
+    with unchanged(model, x):
+        with (
+            pytest.raises(ValueError, match="'spare' did not run: the fault hit nothing"),
+            fault(model, "spare", where="activation", **options),
+            frozen(model),
+        ):
+            model(x)
+        with fault(model, "spare", where="activation", **options):
+            pass  # nobody asked anything of the model
+
+
+@cache
+def digits() -> tuple[Tensor, Tensor]:
+    """The 1,000 digits that the network was not trained on, in random order."""
     data = load("mnist5k")
-    held_out = ~torch.as_tensor(data.extra["train"])
-    x = (torch.as_tensor(data.images)[held_out][::10, None] / 255).float()
-    y = torch.as_tensor(data.y).long()[held_out][::10]
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(~data.extra["train"]))
+    return torch.tensor(data.images[rows, None] / 255).float(), torch.tensor(data.y[rows])
+
+
+def answers(model: nn.Module, x: Tensor) -> Tensor:
+    """Classes, -1 where a logit is not finite."""
+    with torch.no_grad():
+        logits = model(x)
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
+def test_high_exponent_bits_break_the_network_and_low_fractions_do_not() -> None:
+    x, y = (part[:100] for part in digits())
     model = digit_cnn()
     with unchanged(model, x):
         damage = damage_table(
@@ -216,7 +249,48 @@ def test_high_exponent_bits_break_the_network_and_low_fractions_do_not() -> None
     assert damage.mean.columns.tolist() == ["conv1", "fc"]
     assert damage.mean.loc["fraction 0"].abs().max() == 0
     assert damage.mean.loc["exponent 7"].min() > 0.3
-    assert (damage.worst >= damage.mean).all(None)
+    assert (damage.worst >= damage.mean).all(axis=None)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
+def test_the_sign_of_a_weight_decides_what_bit_30_does(layer: str) -> None:
+    """Before a ReLU: a gigantic negative weight kills a unit, a positive one floods the network."""
+    model, (x, y) = digit_cnn(), [part[:100] for part in digits()]
+    weight = getattr(model, layer).weight.detach().flatten().numpy()
+    right: dict[bool, list[float]] = {True: [], False: []}
+    for positive, shares in right.items():
+        fits = np.flatnonzero(((weight > 0) == positive) & (np.abs(weight) < 1))
+        for place in np.random.default_rng(1).permutation(fits)[:6]:
+            with flip_bits(model, layer, bit=30, at=[place]):
+                shares.append((answers(model, x) == y).double().mean().item())
+    assert np.mean(right[False]) > 0.9
+    assert np.mean(right[True]) < 0.2
+
+
+def test_a_stuck_cell_hides_from_the_accuracy_and_not_from_grad_cam() -> None:
+    model, (x, y) = digit_cnn(), digits()
+    given = answers(model, x)
+    with stuck_at(model, "relu3", value=125.0, at=[17 * 49 + 42]):
+        broken = answers(model, x)
+        maps = grad_cam(model, x[:200], given[:200], layer="relu3", upsample=False)
+    lost = (given == y).double().mean() - (broken == y).double().mean()
+    assert lost < 0.01
+    same = broken[:200] == given[:200]
+    assert (maps.flatten(1).argmax(1) == 42)[same].double().mean() > 0.1
+
+
+def test_a_lost_class_hides_from_the_monitor_and_not_from_slices() -> None:
+    model, (x, y) = digit_cnn(), digits()
+    guard = Monitor(model, layers=["relu1", "relu2", "relu3"], slack=1e6)
+    guard.fit(x[:500], batch_size=25)
+    with flip_bits(model, "fc", bit=30, at=[8 * 64 + 30]):
+        wrong = (answers(model, x) != y).numpy()
+        alarms = [guard.observe(batch) for batch in x[500:700].split(25)]
+    found = slices(wrong, {"digit": y.numpy().astype(str)}, k=1)
+    assert found.index[0] == "`digit` == '8'"
+    assert found.error.iloc[0] > 0.95
+    assert wrong.mean() < 0.15
+    assert sum(map(bool, alarms)) <= 1
 
 
 def test_answers_that_are_no_numbers_are_wrong() -> None:
@@ -335,6 +409,33 @@ def test_the_planted_slice_is_found() -> None:
         assert len(members) == found.n.iloc[0]
         assert errors[members].mean() == pytest.approx(found.error.iloc[0])
         assert errors[table.index.difference(members)].mean() == pytest.approx(found.rest.iloc[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slice_planted_among_real_digits_comes_first(seed: int) -> None:
+    (x, y), rng = digits(), np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "scanner": rng.choice(list("ABC"), len(x)),
+            "hand": rng.choice(["left", "right"], len(x)),
+            "age": rng.integers(18, 80, len(x)),
+        }
+    )
+    weak = np.array((table.scanner == "B") & (table.age > 64))
+    x = x.clone()
+    x[weak] = corrupt(x[weak], "gaussian_noise", 4, seed=seed)
+    found = slices((answers(digit_cnn(), x) != y).numpy(), table)
+    inside = table.index.isin(table.query(found.index[0]).index)
+    assert (inside & weak).sum() / (inside | weak).sum() > 0.7
+
+
+def test_noise_hurts_thin_digits() -> None:
+    """The weak slice of the real network that the lesson shows."""
+    x, y = digits()
+    noisy = answers(digit_cnn(), corrupt(x, "gaussian_noise", 2))
+    found = slices((noisy != y).numpy(), {"digit": y.numpy().astype(str)}, k=1)
+    assert found.index[0] == "`digit` == '1'"
+    assert found.error.iloc[0] > 2 * found.rest.iloc[0]
 
 
 def test_the_test_is_scipys() -> None:

@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp
+from scipy.stats import binom, ks_2samp
 from torch import Tensor, nn
 
 from tests.snapshots import unchanged
 from tests.toys import inputs, toy
-from xailab.trust.faults import Monitor, flip_bits, stuck_at
+from xailab.data import load
+from xailab.models import digit_cnn
+from xailab.trust.faults import Monitor, corrupt, flip_bits, stuck_at
 
 
 class Clock:
@@ -55,6 +57,24 @@ def test_drift_is_seen_within_a_few_batches(shift: float, window: int, within: i
         guard = monitor(seed, window=window)
         batches = (rows(20, 500 + 50 * seed + i, shift) for i in range(within))
         assert any("input" in guard.observe(batch) for batch in batches)
+
+
+def test_the_promise_on_real_digits() -> None:
+    """Lesson 24: few false alarms at a promise of 2 %; costly drifts are seen within 2 batches."""
+    data, model = load("mnist5k"), digit_cnn()
+    digits = torch.tensor(data.images[~data.extra["train"], None] / 255).float()
+    calm = []
+    for seed in range(3):
+        order = torch.tensor(np.random.default_rng(seed).permutation(len(digits)))
+        known, stream = digits[order].split(500)
+        guard = Monitor(
+            model, layers=["relu1", "relu2", "relu3"], false_alarms=0.02, clock=Clock()
+        ).fit(known, batch_size=25)
+        calm += [bool(guard.observe(batch)) for batch in stream.split(25)]
+        for kind in ("gaussian_noise", "impulse_noise", "brightness", "contrast"):
+            drifted = corrupt(stream[:50], kind, 3)
+            assert any(guard.observe(batch) for batch in drifted.split(25)), (seed, kind)
+    assert sum(calm) <= binom.ppf(0.999, len(calm), 0.02)
 
 
 def test_a_broken_weight_is_seen_in_the_activations() -> None:
