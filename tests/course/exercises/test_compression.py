@@ -1,0 +1,158 @@
+"""Lesson 21's checks take right answers, also other ones than ours, and name wrong ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+
+LESSON = "21_compression"
+
+
+# ---- compression.prune ---------------------------------------------------------------------------
+
+
+def by_quantile(weights, amount):
+    """A mask from argsort: ties are broken, the count is exact."""
+    flat = np.concatenate([weight.numpy().ravel() for weight in weights])
+    keep = np.ones(len(flat), dtype=bool)
+    keep[np.argsort(np.abs(flat), kind="stable")[: round(amount * len(flat))]] = False
+    parts = np.split(flat * keep, np.cumsum([weight.numel() for weight in weights])[:-1])
+    return [torch.tensor(p).reshape(w.shape) for p, w in zip(parts, weights, strict=True)]
+
+
+def test_prune_takes_the_model_answer_and_another_way():
+    assert_accepted("compression.prune", solution_of(LESSON, "my_prune"))
+    assert_accepted("compression.prune", by_quantile)
+
+
+def threshold(weights, amount, *, shift=-1, size=torch.abs):
+    sizes = torch.cat([size(weight).flatten() for weight in weights]).sort().values
+    return sizes[round(amount * len(sizes)) + shift]
+
+
+def pruned(weights, tau, size=torch.abs):
+    return [weight * (size(weight) > tau) for weight in weights]
+
+
+def in_place(weights, amount):
+    tau = threshold(weights, amount)
+    return [weight.masked_fill_(weight.abs() <= tau, 0) for weight in weights]
+
+
+def layer_by_layer(weights, amount):
+    return [pruned([weight], threshold([weight], amount))[0] for weight in weights]
+
+
+def values(weight):
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda ws, a: [w * (w.abs() <= threshold(ws, 1 - a)) for w in ws], "largest weights went"),
+        (lambda ws, a: pruned(ws, threshold(ws, a, size=values), values), "sorts by value"),
+        (layer_by_layer, "threshold of its own"),
+        (lambda ws, a: pruned(ws, threshold(ws, a, shift=-2)), "too few"),
+        (lambda ws, a: pruned(ws, threshold(ws, a, shift=0)), "too many"),
+        (lambda ws, a: pruned(ws, threshold(ws, 1 - a)), "not the share that stays"),
+        (lambda ws, a: [w.abs() for w in by_quantile(ws, a)], "lost their signs"),
+        (in_place, "changed the tensors"),
+        (lambda ws, a: pruned(ws, threshold(ws, a)), "a share of 0"),  # sizes[-1]: all go
+        (lambda ws, a: torch.cat([w.flatten() for w in by_quantile(ws, a)]), "one tensor for each"),
+        (lambda ws, a: None, "None"),
+    ],
+)
+def test_prune_names_the_mistake(wrong, match):
+    assert_rejected("compression.prune", wrong, match)
+
+
+# ---- compression.int8 ----------------------------------------------------------------------------
+
+
+def row_by_row(weight):
+    levels, steps = [], []
+    for channel in weight:
+        steps.append(max(channel.abs().max().item(), 1e-12) / 127)
+        levels.append(torch.round(channel / steps[-1]).to(torch.int8))
+    return torch.stack(levels), torch.tensor(steps)
+
+
+def test_int8_takes_the_model_answer_and_another_way():
+    assert_accepted("compression.int8", solution_of(LESSON, "to_int8"))
+    assert_accepted("compression.int8", row_by_row)
+
+
+def rounding(largest, *, most=127, finish=torch.round, dtype=torch.int8):
+    """The answer with one step replaced; `largest` gives the top of each channel, (C, 1)."""
+
+    def answer(weight):
+        steps = largest(weight) / most
+        return finish(weight / steps).to(dtype), steps.flatten()
+
+    return answer
+
+
+def tops(weight):
+    return weight.abs().amax(1, keepdim=True)
+
+
+def safe(weight):
+    return tops(weight).clamp(min=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (rounding(lambda w: w.abs().max()), r"shape|whole tensor"),
+        (rounding(lambda w: w.abs().amax(0, keepdim=True)), "each column"),
+        (rounding(tops, most=128), "not by 128"),
+        (rounding(lambda w: w.amax(1, keepdim=True)), "without its sign"),
+        (rounding(tops, most=255), "127 of them"),
+        (rounding(tops, finish=torch.trunc), "cut off, not rounded"),
+        (lambda w: ((w / (tops(w) / 127)).round() * tops(w) / 127, tops(w) / 127), "whole numbers"),
+        (rounding(tops, dtype=torch.float32), "stored as torch.float32"),
+        (rounding(tops), "divided by a step of 0"),
+        (rounding(lambda w: safe(w) if w.ndim == 2 else safe(w).mean(1, True)), "convolution"),
+        (lambda w: row_by_row(w)[0], "return two tensors"),
+        (lambda w: (row_by_row(w)[0], 0.01), "both be tensors"),
+    ],
+)
+def test_int8_names_the_mistake(wrong, match):
+    assert_rejected("compression.int8", wrong, match)
+
+
+# ---- guesses and words ---------------------------------------------------------------------------
+
+
+def test_guesses_have_a_form():
+    assert_accepted("compression.bytes", 0.2)
+    assert_rejected("compression.bytes", 20, "write 20% as 0.2")
+    assert_accepted("compression.maps", -0.1)
+    assert_rejected("compression.maps", 60, "from -1 to 1")
+
+
+def test_report_takes_the_model_answer_and_other_words():
+    assert_accepted("compression.report", solution_of(LESSON, "criticism"))
+    assert_accepted(
+        "compression.report",
+        "Zeros take four bytes each in an ordinary array and are multiplied like other numbers, so "
+        "neither size nor speed follows; measure both. The maps of the tuned network no longer "
+        "agree with the old ones even where the answers do, so validate again. Whether it is more "
+        "interpretable needs a test with a known reason.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "match"),
+    [
+        ("file disk bytes " * 14, "The old maps carry over"),
+        ("correlation of ranks, known answer, " * 10, "what does a zero cost"),
+        ("the file and the ranks of the maps " * 6, "how would you test that"),
+        ("too short", "say more"),
+        (7, "as text"),
+    ],
+)
+def test_report_asks_for_what_is_missing(missing, match):
+    assert_rejected("compression.report", missing, match)
