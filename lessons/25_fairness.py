@@ -573,7 +573,7 @@ score_shares = gap_shares(net)
 plots.bars(
     score_shares.round(2),
     list(COLUMNS),
-    title="The network: young age and prior charges carry the gap",
+    title="The network: age and prior charges carry the gap",
     xlabel=f"share of the gap of {score_shares.sum():.2f} logits",
 )
 
@@ -926,7 +926,7 @@ plots.table(
 # %% [markdown]
 # Demographic parity nearly closes its gap, and the odds gap grows severalfold. Equal opportunity was exact on the
 # people it was chosen on, and is not on these: few women in the table earn that much. Section 4 said so: base rates
-# differ in this table by a factor of three, so the demands pull apart. And the base rates? Women in
+# differ in this table more than twofold, so the demands pull apart. And the base rates? Women in
 # 1994 earned less. A model that is *right* about it, with equal error rates, carries it on. Whether it should
 # depends on whether you predict the world or shape it.
 #

@@ -1,6 +1,6 @@
 """Measured numbers with what they may as well be: dots on confidence intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ class _Spans(NamedTuple):
 
 
 def intervals(
-    series: Mapping[str, Sequence[Any]],
+    series: Mapping[str, Iterable[Any]],
     names: Sequence[Any],
     *,
     title: str,
@@ -63,7 +63,7 @@ def intervals(
     return Picture(figure, alt or f"{lead(title)}{said}.")
 
 
-def _checked(name: str, spans: Sequence[Any], n: int) -> _Spans:
+def _checked(name: str, spans: Iterable[Any], n: int) -> _Spans:
     found = _Spans(*(np.asarray(part, dtype=np.float64) for part in spans))
     if not n or any(part.shape != (n,) for part in found):
         shapes = [part.shape for part in found]

@@ -190,7 +190,7 @@ def press(answer: Any) -> None:
     )
     expect_mentions(
         answer,
-        r"charge|arrest|polic|label|record|measure(s|d|ment)",
+        r"charge|arrest|polic|label|record|measur",
         "'Some groups reoffend more often': what does the column y really count?",
     )
 
