@@ -139,9 +139,9 @@ def test_report_takes_the_model_answer_and_another_one():
     assert_accepted(
         "faults.report",
         """A random bit is mostly one of the fraction, and those do no harm, so the average is small
-        by construction. I want to see the exponent bits on their own, and the largest loss among the
-        thousand flips, not only the mean. A loss of one percent could also mean that one class of
-        objects is never seen again. They did not try several flips at once.""",
+        by construction. I want to see the exponent bits on their own, and the largest loss among
+        the thousand flips, not only the mean. A loss of one percent could also mean that one class
+        of objects is never seen again. They did not try several flips at once.""",
     )
 
 
