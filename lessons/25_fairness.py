@@ -318,7 +318,7 @@ plots.intervals(
 )
 
 # %% [markdown]
-# The difference gets smaller and stays. Two warnings. *Equal records* assumes that the record is neutral:
+# In most rows the difference is smaller, and it stays. (In the last row, few people leave it open.) Two warnings. *Equal records* assumes that the record is neutral:
 # but a name enters a police data base when the police stop its owner, so part of the difference may hide
 # inside `checks`. And nothing here says *why*; these people differ in more than seven columns.
 #
