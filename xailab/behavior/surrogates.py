@@ -46,7 +46,7 @@ class Rule(NamedTuple):
         if np.isnan(asked).any():
             raise ValueError(f"X holds {int(np.isnan(asked).sum())} NaN where the rule compares")
         low, high = np.array(list(self.bounds.values())).reshape(-1, 2).T
-        return ((low < asked) & (asked <= high)).all(axis=1)
+        return np.all((low < asked) & (asked <= high), axis=1)
 
     def __str__(self) -> str:
         """The rule in words, each feature once.

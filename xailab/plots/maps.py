@@ -1,7 +1,6 @@
 """Heat maps over pictures, side by side on one scale, and plain pictures."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from math import ceil, sqrt
 from textwrap import fill
 from typing import Any
@@ -187,7 +186,8 @@ def _panels(
         title,
     )
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax, text in zip_longest(axes, titles or [], fillvalue=""):
+    named = [*(titles or []), *[""] * len(axes)][: len(axes)]
+    for ax, text in zip(axes, named, strict=True):
         ax.set_axis_off()
         # A given height spares matplotlib the search for ticks in the way: half the drawing time.
         ax.set_title(fill(text, max(8, int(width * 12))), fontsize=10, y=1.0)

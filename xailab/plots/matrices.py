@@ -66,8 +66,8 @@ def _color(ax: Axes, values: Floats, decimals: int) -> Any:
     """Fill the cells, and write the numbers so that they are read on their color."""
     top = float(np.abs(values).max()) or 1.0
     signed = np.round(values, decimals).min() < 0
-    colors = {"cmap": "RdBu_r", "vmin": -top} if signed else {"cmap": "inferno", "vmin": 0.0}
-    image = ax.imshow(values, vmax=top, aspect="auto", **colors)
+    name, least = ("RdBu_r", -top) if signed else ("inferno", 0.0)
+    image = ax.imshow(values, cmap=name, vmin=least, vmax=top, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if text := _short(value, decimals):
             share = abs(value) / top

@@ -450,8 +450,9 @@ def adversarial_fit(
             for rows in torch.randperm(len(x)).split(size):
                 done += 1
                 share = min(1.0, done / max(grown, 1.0))
-                radius = {"epsilon": share * epsilon, "step_size": share * step}
-                changed = attack(x[rows], y[rows], **radius, seed=done)
+                changed = attack(
+                    x[rows], y[rows], epsilon=share * epsilon, step_size=share * step, seed=done
+                )
                 total += _step(model, optimizer, changed, y[rows])
             attacked = attack(*valid, epsilon=epsilon, step_size=step, seed=seed)
             history.train_loss.append(total / len(x))
