@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr, ttest_1samp
+from scipy.stats import rankdata, spearmanr, ttest_1samp
 from scipy.stats import t as student_t
 from sklearn.metrics import accuracy_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, plot_tree
@@ -423,7 +423,7 @@ quiz("distillation.q_labels")
 #
 # The student is small, but you still cannot read it. A tree you can. Grow one that predicts the
 # teacher's probabilities: at each node, take the pixel and the threshold that leave the smallest squared
-# error (CART, lesson 20's own kind of label: ten numbers a row).
+# error (CART, with ten numbers a row to predict in place of one class).
 
 # %%
 flat, flat_new = X.flatten(1).numpy(), X_new.flatten(1).numpy()  # (4000, 784), (1000, 784)
@@ -605,29 +605,29 @@ plots.bars(
 )
 
 # %% [markdown]
-# The gates themselves are pictures too: whatever looks like the red part goes right. Under each, the
-# classes that the leaves on its two sides stand for. Pixels that never have ink keep their first random
-# weights; they are blanked.
+# The gates themselves are pictures too: whatever looks like the red part goes right. Above each stand the
+# digits that it sends to the left and to the right nine times in ten. Pixels that never have ink keep
+# their first random weights; they are blanked.
 
 # %%
 inked = X.amax(dim=0)[0] > 0  # (28, 28)
-used = soft_tree.arrivals(X_new)[:, -32:].mean(0) > 0.01  # leaves where digits arrive
-best = torch.where(used, soft_tree.leaf_logits.argmax(1), -1).tolist()  # one class a leaf
+with torch.no_grad():
+    right_rate, come = soft_tree.gates(X_new), soft_tree.arrivals(X_new)
 
 
 def sides(i):
-    """The classes left and right of gate i, as text."""
-    level = (i + 1).bit_length() - 1
-    wide = 32 >> level
-    start = (i + 1 - 2**level) * wide
-    parts = best[start : start + wide // 2], best[start + wide // 2 : start + wide]
-    return " | ".join("".join(map(str, sorted(set(part) - {-1}))) for part in parts)
+    """Digits that gate i sends left and right, of the classes that come to it."""
+    sent = {k: (right_rate[y_new == k, i], come[y_new == k, i]) for k in range(10)}
+    rate = {k: (p @ n / n.sum()).item() for k, (p, n) in sent.items() if n.sum() > 10}
+    left = "".join(str(k) for k, share in rate.items() if share < 0.1)
+    return f"{left} | " + "".join(str(k) for k, share in rate.items() if share > 0.9)
 
 
+# %%
 plots.compare(
     [w[i].reshape(28, 28) * inked for i in range(3)],
     titles=[f"gate {i}: {sides(i)}" for i in range(3)],
-    title="The first three gates, and the classes on their two sides",
+    title="The first three gates, and the digits they send left | right",
     label="weight",
 )
 
@@ -745,7 +745,7 @@ table.round(2)
 # %%
 plots.scoreboard(
     table.loc[list(WAYS)],
-    title="A taught student's reasons are nearer to the teacher's, and not the same",
+    title="Being taught brings the maps nearer to the teacher's",
     chance=table.loc["chance"].to_dict(),
     xlabel="rank correlation with the teacher's maps",
 )
@@ -755,15 +755,16 @@ plots.scoreboard(
 
 # %%
 own, other = (maps["saliency", way, 0][0].flatten() for way in ("teacher", "taught"))
-ranks = [m.argsort().argsort().float() for m in (own, other)]  # 0 to 783
-by_hand = torch.corrcoef(torch.stack(ranks))[0, 1].item()
-np.testing.assert_allclose(by_hand, spearmanr(own, other).statistic, atol=1e-5)
+ranks = [rankdata(m) for m in (own, other)]  # 1 to 784; equal pixels share a rank
+by_hand = np.corrcoef(ranks)[0, 1]
+np.testing.assert_allclose(by_hand, spearmanr(own, other).statistic)
 print(f"the first digit: {by_hand:.2f}")
 
 # %% [markdown]
-# Three things to read from the figure. Coarse maps (occlusion) agree well, pixel by pixel (saliency) there is
-# little in common, though above chance. Being taught brings the maps nearer than labels do. And most of
-# the answer you saw at the start of this lesson: same digit, same answer, other spots.
+# Three things to read from the figure. Coarse maps (occlusion) agree well, but a good half of that is
+# chance: ink is in the middle of every digit. Pixel by pixel (saliency) there is little in common, though
+# more than by chance. And the teacher's answers bring the maps nearer to its own than labels do, though nobody
+# showed the student a map.
 #
 # Is that gain of the taught students over *all labels* larger than what three beginnings vary by?
 
@@ -809,22 +810,49 @@ with TemporaryDirectory() as folder:
 
 # %%
 chosen = ["digit 3", "digit 8"]
-near = {*chosen, *(n for k in chosen for n in graph.predecessors(k) if "digit" not in n)}
-part = graph.subgraph(near)
+kinds = dict(graph.nodes(data="kind"))
+behind = [n for k in chosen for n in graph.predecessors(k) if kinds[n] != "class"]
+near = [*dict.fromkeys(behind), *chosen]  # each once, in the order of the classes
 arrows = [
     (start, end, f"{link['relation']} {link['weight']:.2f}")
-    for start, end, link in part.edges(data=True)
-    if link["relation"] != "taken for"
+    for start, end, link in graph.edges(data=True)
+    if start in near and end in near and link["relation"] != "taken for"
 ]
-texts = {n: f"{n}\n{t.replace(' AND ', chr(10))}" for n, t in part.nodes(data="text") if t}
-kinds = dict(part.nodes(data="kind"))
-plots.graph(arrows, texts, groups=kinds, title="What the student's 3 and 8 hang on")
+
+# %%
+of = {kind: [n for n in near if kinds[n] == kind] for kind in ("unit", "rule")}
+places = {n: (0, 0.5 + i) for i, n in enumerate(of["unit"])}
+places |= {n: (1, 4 * i) for i, n in enumerate(of["rule"])}
+places |= {n: (2, 1 + 2 * i) for i, n in enumerate(chosen)}
+texts = {n: f"{n}\n{graph.nodes[n]['text'].replace(' AND ', chr(10))}" for n in of["rule"]}
+plots.graph(
+    arrows,
+    texts,
+    groups={n: kinds[n] for n in near},
+    positions=places,
+    title="What the student's 3 and 8 hang on",
+)
+
+# %% [markdown]
+# Read one link of each kind. *Raises* is an intervention: switch the unit off, and the score falls by so
+# much. *Goes with* is an association only, and a weak one: the tree's rules and the student's units answer the
+# same question by different means, as in section 4. A fourth kind of link says where the student leaves its
+# teacher:
+
+# %%
+leaves = [
+    (link["weight"], start, end)
+    for start, end, link in graph.edges(data=True)
+    if link["relation"] == "taken for"
+]
+for share_of, start, end in sorted(leaves, reverse=True)[:3]:
+    print(f"{share_of:.1%} of what the teacher calls {start}, the student calls {end}")
 
 # %% [markdown]
 # ## When it lies
 #
 # Fidelity was measured on digits. Ask teacher and student about something else: digits turned over, black
-# on white, and noise.
+# on white, and noise, strong and pale.
 
 # %%
 noise = torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -832,19 +860,26 @@ elsewhere = {
     "new digits": X_new,
     "upside down": X_new.flip(2),
     "black on white": 1 - X_new,
-    "noise": noise,
+    "strong noise": noise,
+    "pale noise": 0.3 * noise,
 }
 shares = [accuracy_score(answers(teacher, x), answers(student, x)) for x in elsewhere.values()]
+for name in ("strong noise", "pale noise"):
+    most = [answers(m, elsewhere[name]).mode().values.item() for m in (teacher, student)]
+    print(f"{name}: most often, the teacher says {most[0]} and the student {most[1]}")
+
+# %%
 plots.bars(
     shares,
     list(elsewhere),
-    title="A student follows where it was asked, and not elsewhere",
+    title="Where nobody asked the teacher, anything can happen",
     xlabel="fidelity of the student",
 )
 
 # %% [markdown]
 # Fidelity is a number about **rows**, never about a model alone. A student that follows on 98 of 100 digits
-# tells you little about what the teacher does on the first picture that is none.
+# tells you little about what the teacher does on the first picture that is none: it may follow fully, or
+# never.
 #
 # ### Exercise: a claim from a report (criticize, 8 minutes)
 #
