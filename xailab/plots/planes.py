@@ -13,11 +13,12 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.boundaries import LARGE, _draw_points, _font
+from xailab.plots.boundaries import LARGE, _font
 from xailab.plots.pictures import INK, Picture, new_figure, styled
 from xailab.plots.words import lead, number
 
 _GAP, _TOP, _DPI = 8, 18, 96
+_LIGHT = "#9ecae1", "#fb6a4a"  # blue and red that can be seen on the dark end of the scale
 _BAR = 14, 56  # width of the color bar, and of its place with the numbers
 
 
@@ -33,7 +34,8 @@ def surface_raster(
 ) -> Image.Image:
     """Compose the picture: one plane for each quantity, the points on it, one color bar.
 
-    Class 1 is drawn as red squares, class 0 as blue disks; points outside the plane are left out.
+    Class 1 is drawn as red squares, class 0 as blue crosses; points outside the plane are left
+    out. They are small, so as not to hide the border between the classes.
 
     Args:
         values: readable name -> (S, S) numbers of at least 0; row 0 is the upper edge.
@@ -64,7 +66,7 @@ def surface_raster(
         corner = i * (LARGE + _GAP), _TOP
         pen.text((corner[0], 2), name, fill=INK, font=_font(12))
         page.paste(_colored(plane / end), corner)
-        _draw_points(pen, points / extent, classes, np.zeros(len(points)), corner)
+        _draw_dots(page, points / extent, classes, corner)
         if ring is not None:
             _draw_ring(pen, corner, ring / extent)
     _draw_bar(page, pen, len(planes) * (LARGE + _GAP), end, label)
@@ -126,6 +128,19 @@ def _colored(shares: Floats) -> Image.Image:
     """Color numbers of which 1 is the end of the scale, at the size of a plane."""
     index = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
     return Image.fromarray(_colors()[index]).resize((LARGE, LARGE), Image.Resampling.NEAREST)
+
+
+def _draw_dots(page: Image.Image, points: Floats, classes: Floats, corner: tuple[int, int]) -> None:
+    """Draw the points, given in -1..1, over what lies under them."""
+    inside = (np.abs(points) < 0.985).all(axis=1)
+    places = np.rint((points * (1, -1) + 1) / 2 * LARGE + corner).astype(int)
+    pen = ImageDraw.Draw(page)
+    for (x, y), label in zip(places[inside].tolist(), classes[inside], strict=True):
+        if label > 0:
+            pen.rectangle((x - 1, y - 1, x + 1, y + 1), fill=_LIGHT[1])
+        else:
+            pen.line((x - 2, y, x + 2, y), fill=_LIGHT[0])
+            pen.line((x, y - 2, x, y + 2), fill=_LIGHT[0])
 
 
 def _draw_ring(pen: ImageDraw.ImageDraw, corner: tuple[int, int], radius: float) -> None:
