@@ -508,12 +508,12 @@ print("0 with bit 30 flipped:", flipped(torch.zeros(1), 30).item())
 
 # %%
 OUTPUTS = ["relu1", "relu2", "relu3", "gap"]
-options = {"bits": [31, 30, 29, 26, 23], "n_repeats": 3, "where": "activation"}
+options = {"bits": [31, 30, 29, 26, 23], "n_repeats": 4, "where": "activation"}
 in_flight = faults.damage_table(net, few, right, layers=OUTPUTS, batch_size=100, **options)
 plots.cells(
     in_flight.mean,
     title="Activations: behind the average, every high bit hurts",
-    label="lost accuracy, mean of 3",
+    label="lost accuracy, mean of 4",
     xlabel="output of",
     ylabel="flipped bit",
 )
