@@ -271,7 +271,7 @@ def test_ignorance_grows_away_from_the_data_and_noise_does_not(
     assert far.aleatoric.mean() < near.aleatoric.mean()
 
 
-# ---- shipped networks: the figures of lesson 22, with a margin ------------------------------------
+# ---- shipped networks: the figures of lesson 22, with a margin -----------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ipywidgets import VBox
 
 EXTENT = 6.0
-_DISTANCES = (1, 2, 3, 4, 5, 6)
+_DISTANCES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 _ON_RING = 72  # points
 _PARTS = ("total", "aleatoric", "epistemic")
-_START = (0.2, 4)  # noise and distance
+_START = (0.2, 4.0)  # noise and distance
 
 
 class World(NamedTuple):
@@ -176,7 +176,7 @@ class Surfaces:
         return plots.surfaces(values, x, y, ring=distance, title=title, alt=alt, **self._scale)
 
     @property
-    def _scale(self) -> dict[str, float]:
+    def _scale(self) -> dict[str, Any]:
         """One scale for all: to log 2, the entropy of a coin."""
         return {"extent": self.extent, "top": log(2)}
 
@@ -235,7 +235,7 @@ def _controls(surfaces: Surfaces) -> dict[str, Any]:
             **wide,
         ),
         "distance": SelectionSlider(
-            options=distances,
+            options=[(f"{one:g}", one) for one in distances],
             value=min(distances, key=lambda one: abs(one - _START[1])),
             description="Distance",
             tooltip="Radius of the dashed ring; the arrow keys move it",
