@@ -99,7 +99,7 @@ for name, model in (("teacher", teacher), ("student", student)):
 # %%
 def drops(model, x, target):
     """Occlusion maps (N, 1, 28, 28): how far the score falls where a window covers x."""
-    return occlusion(model, x, target, window=7, stride=4)
+    return occlusion(model, x, target, window=7, stride=4, batch_size=500)
 
 
 five = X_new[y_new == 5][:1]
@@ -468,7 +468,7 @@ def fidelity(model_answers):
     return accuracy_score(said, model_answers)
 
 
-depths, kept = [2, 4, 6, 8, 10, 12], {}
+depths, kept = [2, 4, 6, 8, 10], {}
 told = p.argmax(1)
 lines = {"4,000 digits it was grown on": [], "1,000 new digits": []}
 for depth in depths:
@@ -527,7 +527,7 @@ def move(x, columns):
 shifts = range(5)
 still, by_tree, by_student = [], [], []
 for columns in shifts:
-    moved = move(X_new, columns)
+    moved = move(X_new, columns)  # (1000, 1, 28, 28)
     now = answers(teacher, moved)
     still.append(accuracy_score(said, now))
     by_tree.append(accuracy_score(now, kept[10].predict(moved.flatten(1).numpy()).argmax(1)))
@@ -577,7 +577,7 @@ shown = X_new[(y_new == 7) & (answers(soft_tree) == 7)][:1]  # a seven
 w, b = soft_tree.weight.detach(), soft_tree.bias.detach()  # (31, 784), (31,)
 evidence = shown.flatten() * w[0]  # (784,): what each pixel says at the root
 right_root = torch.sigmoid(evidence.sum() + b[0])
-print(f"{evidence.sum():.2f} + {b[0]:.2f} -> goes right with {right_root:.3f}")
+print(f"{evidence.sum():.2f} + {b[0]:.2f} -> goes right with {right_root:.5f}")
 torch.testing.assert_close(soft_tree.gates(shown)[0, 0].detach(), right_root)
 
 # %% [markdown]
@@ -775,9 +775,13 @@ for name in METHODS:
     }
     gain = np.subtract(per["taught"], per["all labels"])
     low, high = ttest_1samp(gain, 0).confidence_interval()
+    assert gain.mean() > 0
     print(f"{name:10} gain {gain.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
+# An interval above 0 says yes, for these 60 digits: small, but no accident. Same answers, better kept
+# reasons, and still other spots, as in the figure at the start.
+#
 # ## 9. The student as a graph of knowledge
 #
 # A picture of what a student knows joins three kinds of things: the **classes**, the **units** that carry
@@ -788,7 +792,13 @@ for name in METHODS:
 # %%
 rules = rules_of(tree, names)
 graph = knowledge_graph(
-    student, X_new, said, layer="relu2", rules=rules, class_names=[f"digit {k}" for k in range(10)]
+    student,
+    X_new,
+    said,
+    layer="relu2",
+    rules=rules,
+    class_names=[f"digit {k}" for k in range(10)],
+    batch_size=500,
 )
 print(graph.number_of_nodes(), "things,", graph.number_of_edges(), "links; three of them:")
 for start, end, link in list(graph.edges(data=True))[10:60:20]:
@@ -855,18 +865,22 @@ for share_of, start, end in sorted(leaves, reverse=True)[:3]:
 # on white, and noise, strong and pale.
 
 # %%
-noise = torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+noise = torch.rand(250, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+fourth = X_new[::4]  # 250 digits
 elsewhere = {
-    "new digits": X_new,
-    "upside down": X_new.flip(2),
-    "black on white": 1 - X_new,
+    "new digits": fourth,
+    "upside down": fourth.flip(2),
+    "black on white": 1 - fourth,
     "strong noise": noise,
     "pale noise": 0.3 * noise,
 }
-shares = [accuracy_score(answers(teacher, x), answers(student, x)) for x in elsewhere.values()]
-for name in ("strong noise", "pale noise"):
-    most = [answers(m, elsewhere[name]).mode().values.item() for m in (teacher, student)]
-    print(f"{name}: most often, the teacher says {most[0]} and the student {most[1]}")
+shares = []
+for name, x in elsewhere.items():
+    two = [answers(model, x) for model in (teacher, student)]
+    shares.append(accuracy_score(*two))
+    most = [one.mode().values.item() for one in two]
+    if "noise" in name:
+        print(f"{name}: most often, the teacher says {most[0]} and the student {most[1]}")
 
 # %%
 plots.bars(
