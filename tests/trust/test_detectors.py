@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tests.toys import inputs, toy
 from xailab.core import capture
+from xailab.core.state import frozen
 from xailab.data import load
-from xailab.models import digit_cnn
-from xailab.trust.adversarial import adaptive_attack, fgsm, pgd
+from xailab.models import digit_cnn, digit_vit
+from xailab.trust.adversarial import adaptive_attack, cross_entropy, fgsm, pgd
 from xailab.trust.detectors import (
     Disagreement,
     FeatureSqueezing,
@@ -161,11 +162,41 @@ def test_table_by_hand() -> None:
     assert table.auc.item() == pytest.approx(want)
 
 
+def all_digits() -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels, and which of them the network has not seen."""
+    data = load("mnist5k")
+    images, y = torch.as_tensor(data.images)[:, None] / 255, torch.as_tensor(data.y).long()
+    return images, y, ~torch.as_tensor(data.extra["train"])
+
+
+def test_another_network_disagrees_until_the_attacker_has_a_slope_to_climb() -> None:
+    """Probabilities of sure networks are flat: the plain adaptive attack fails for that reason."""
+    images, labels, held_out = all_digits()
+    model, other = digit_cnn(), digit_vit()
+    x, y, clean = images[held_out][::25], labels[held_out][::25], images[held_out][1::8]
+    detector = Disagreement([model, other])
+    steps = {"epsilon": 0.2, "step_size": 0.02, "n_steps": 25}
+    blind = pgd(model, x, y, **steps)
+    table = detection_table({"d": detector}, clean, {"pgd": blind})
+    assert table.auc.item() > 0.85
+
+    def agreement(rows: Tensor) -> Tensor:
+        return cross_entropy(other(rows), model(rows).argmax(1))
+
+    passed = {}
+    with frozen(other):
+        for name, suspicion in (("flat", detector.suspicion), ("slope", agreement)):
+            rows = adaptive_attack(model, x, y, suspicion=suspicion, margin=2.0, **steps)
+            fooled = model(rows).argmax(1) != y
+            quiet = detector.score(rows) <= table.threshold.item()
+            passed[name] = (fooled & quiet).double().mean().item()
+    assert passed["slope"] > 0.6
+    assert passed["flat"] < passed["slope"] - 0.2
+
+
 def test_detectors_see_attacks_until_the_attacker_knows_them() -> None:
     """Blind attacks stand out; one that climbs down the alarm fools model and alarm at once."""
-    data = load("mnist5k")
-    held_out = ~torch.as_tensor(data.extra["train"])
-    images, y = torch.as_tensor(data.images)[:, None] / 255, torch.as_tensor(data.y).long()
+    images, y, held_out = all_digits()
     model, known = digit_cnn(), slice(0, None, 8)
     x, labels = images[held_out][::4], y[held_out][::4]
     clean, x, labels = x[:150], x[150:210], labels[150:210]
