@@ -378,3 +378,11 @@ def test_chunks_that_work_backwards_stay_smaller(monkeypatch):
         batching.batched(faster_together, rows, gradients=gradients)
     assert max(sizes[True]) == 2
     assert max(sizes[False]) == 8
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_rows_whose_last_side_has_no_stride(n: int) -> None:
+    """numpy gives a new axis the stride 0, and torch keeps it."""
+    rows = torch.as_tensor(np.arange(float(n))[:, None])
+    assert rows.stride(1) == 0
+    assert torch.equal(batched(lambda chunk: chunk.sum(1), rows), rows[:, 0])

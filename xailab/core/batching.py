@@ -180,7 +180,9 @@ def _cells(rows: Rows) -> np.ndarray | None:
     """
     if isinstance(rows, Tensor) and rows.numel() and rows.layout == torch.strided:
         real = torch.view_as_real(rows) if rows.is_complex() else rows
-        flat = real.detach().reshape(len(rows), -1).contiguous().view(torch.uint8).cpu().numpy()
+        # Not `.contiguous()`: it keeps the odd stride that a side of length 1 may have.
+        copy = real.detach().clone(memory_format=torch.contiguous_format)
+        flat = copy.flatten().view(torch.uint8).reshape(len(rows), -1).cpu().numpy()
     elif isinstance(rows, np.ndarray) and rows.size and rows.dtype.kind in "fiubc":
         flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
     else:
