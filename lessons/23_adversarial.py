@@ -179,7 +179,7 @@ plots.images(
 #
 # ### Predict, then run (2 minutes)
 #
-# With $\epsilon = .1$, FGSM leaves a bit more than half of the 100 digits right. Now a coin, not the
+# With $\epsilon = .1$, FGSM leaves about half of the 100 digits right. Now a coin, not the
 # gradient, decides for each pixel whether it goes up or down by .1. Which share stays right? Guess a number
 # from 0 to 1.
 
@@ -312,7 +312,7 @@ bent_right = (plain(bent).argmax(1) == y).float().mean().item()
 print(f"still right at .1: {by_attack['FGSM'][0.1]:.2f} after FGSM, {bent_right:.2f} after PGD")
 
 # %% [markdown]
-# At .1, FGSM left more than half; ten small steps leave less than a quarter. **A weak attack makes a network
+# At .1, FGSM left about half; ten small steps leave less than a quarter. **A weak attack makes a network
 # look strong.** When you read *accuracy under attack*, ask which attack.
 #
 # ### Another measure of small: L2
@@ -561,7 +561,7 @@ plots.curve(
 reveal("adversarial.double", round(kept["robust"][-1], 2))
 
 # %% [markdown]
-# The curves fall to 0. That is a good sign **for the attack**: an attack whose curve never reaches 0
+# All curves head for 0. That is a good sign **for the attack**: an attack whose curve never gets there
 # has probably a fault (Carlini and others, 2019).
 #
 # ## 6. Alarms
@@ -716,11 +716,15 @@ beaten.round(2)
 # %%
 assert beaten.loc["Mahalanobis", "knows the alarm"] >= 0.8
 assert beaten.loc["disagreement", "knows it well"] >= 0.6
+lines = [
+    f"{name}: {', '.join(f'{v:.2f} {k}' for k, v in row.items())}"
+    for name, row in beaten.iterrows()
+]
 plots.scoreboard(
     beaten,
     title="Share of attacks that pass, by what the attacker knows",
     xlabel="share that fools the network and stays below the alarm",
-    alt="Shares of attacks that pass, the same numbers as in the table above.",
+    alt=f"Shares of attacks that pass. {'; '.join(lines)}.",
 )
 
 # %% [markdown]
