@@ -60,7 +60,16 @@ def overwrites(y, pred, group):
         (fairness.demographic_parity_difference, "demographic parity"),
         (lambda y, p, g: gap(p, y, g, 1), "precision"),
         (first_minus_last, "order of the groups"),
-        (lambda y, p, g: max(last_minus_first(y, p, g)), "signed gaps"),
+        (lambda y, p, g: max(last_minus_first(y, p, g)), "last group minus the first"),
+        (lambda y, p, g: -min(last_minus_first(y, p, g)), "first group minus the last"),
+        (lambda y, p, g: np.ptp(rates(y, p, g, 0) + rates(y, p, g, 1)), "thrown together"),
+        (lambda y, p, g: max(abs(np.diff(rates(y, p, g, v)[:2])[0]) for v in (0, 1)), "two groups"),
+        (
+            lambda y, p, g: max(
+                np.ptp([(p * (y == v))[g == name].mean() for name in np.unique(g)]) for v in (0, 1)
+            ),
+            "those with the same y",
+        ),
         (lambda y, p, g: None, "None"),
     ],
 )
@@ -78,9 +87,8 @@ def test_odds_gap_notices_changed_arguments():
 def test_no_two_mistakes_about_the_gap_look_alike():
     module = __import__("xailab.course.exercises.fairness", fromlist=["_Y"])
     y, pred, group = module._Y, module._PRED, module._GROUP
-    tpr, fpr = gap(y, pred, group, 1), gap(y, pred, group, 0)
-    ppv, parity = gap(pred, y, group, 1), fairness.demographic_parity_difference(y, pred, group)
-    found = [tpr, fpr, tpr + fpr, (tpr + fpr) / 2, ppv, parity]
+    halves = [gap(y, pred, group, 1), gap(y, pred, group, 0)]
+    found = halves + list(module._wrong_gaps(y, pred, group).values())
     assert min(abs(a - b) for i, a in enumerate(found) for b in found[:i]) > 0.01
 
 
@@ -110,9 +118,14 @@ def test_weights_take_the_model_answer_and_other_ways():
         (by_pairs(lambda both, g, v: 1 / both), "multiply by P"),
         (by_pairs(lambda both, g, v: g * v / (both * len(both))), "by a count"),
         (by_pairs(lambda both, g, v: both), "under the line"),
+        (by_pairs(lambda both, g, v: v / both), r"P\(g\) is missing"),
+        (by_pairs(lambda both, g, v: g / both), r"P\(y\) is missing"),
+        (by_pairs(lambda both, g, v: g * v / both * len(both)), "these are counts"),
+        (by_pairs(lambda both, g, v: g * v * g / both), "not within its group"),
+        (by_pairs(lambda both, g, v: 1 / g), "equally heavy"),
         (lambda y, group: np.ones(len(y)), "group and label both count"),
-        (by_pairs(lambda both, g, v: 0.5 * v / both), "three uneven groups"),
-        (lambda y, group: np.unique(fairness.reweigh(y, group)), r"shape \(8,\)"),
+        (lambda y, group: fairness.reweigh(y, group)[: len(y)] ** (group < "c"), "three uneven"),
+        (lambda y, group: np.unique(fairness.reweigh(y, group)), r"shape \(10,\)"),
         (lambda y, group: None, "None"),
     ],
 )
@@ -138,6 +151,22 @@ def test_press_takes_the_model_answer_and_another_one():
         interval covers half of the axis. And nobody knows who reoffends: the file counts arrests,
         which depend on where the police are.""",
     )
+    assert_accepted(
+        "fairness.press",
+        """Dropping the race column leaves age and priors, which tell something about race. Equal
+        precision was true of COMPAS as well, and yet twice as many Black people as White people
+        who were not charged again were flagged. No significant difference among so few people says
+        nothing. Charged is not the same as committing a crime: whoever is policed more is charged
+        more.""",
+    )
+
+
+def test_press_refuses_words_without_a_reason():
+    vague = """The press release is misleading, because the score may depend on age and on other
+    things, and what they measure is not good. Small groups are treated badly, so race should be
+    left out for real. At the same time, fairness is important for everyone, and the company
+    should keep better records and try harder for all people."""
+    assert_rejected("fairness.press", vague, "section 5")
 
 
 @pytest.mark.parametrize(

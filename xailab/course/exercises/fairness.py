@@ -17,16 +17,46 @@ from xailab.course import (
 LESSON = "25_fairness"
 Array = np.ndarray
 
-# Fourteen people in three groups. True positive rates: a 1/2, b 2/3, c 1; false: a 1, b 1, c 2/3.
-# No two of the wrong answers below give the same number.
-_Y = np.array([1, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1, 0])
-_PRED = np.array([1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1])
-_GROUP = np.array(list("aaaabbbbbccccc"))
+# Sixteen people in three groups. True positive rates: a 2/5, b 3/5, c 0; false: a 1, b 1, c 2/3.
+# No two of the wrong answers below give the same number, also when 0 and 1 change places.
+_Y = np.array([1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 0])
+_PRED = np.array([0, 1, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 1])
+_GROUP = np.array(list("aaaaaabbbbbbcccc"))
 
 
-def _rates(given: Array, value: int, of: Array) -> Array:
+def _rates(given: Array, value: int, of: Array, group: Array) -> Array:
     """Return, for each group, the share of `of` among the rows where `given` is `value`."""
-    return np.array([of[(given == value) & (g == _GROUP)].mean() for g in "abc"])
+    return np.array([of[(given == value) & (g == group)].mean() for g in np.unique(group)])
+
+
+def _wrong_gaps(y: Array, pred: Array, group: Array) -> dict[str, float]:
+    """Return what the usual mistakes give on these rows."""
+    tpr, fpr = _rates(y, 1, pred, group), _rates(y, 0, pred, group)
+    both = np.stack([fpr, tpr])
+    of_all = np.stack([_rates(group == group, 1, pred * (y == v), group) for v in (0, 1)])
+    signed = both[:, -1] - both[:, 0]
+    return {
+        "the two gaps are added: the larger one is asked for.": np.ptp(tpr) + np.ptp(fpr),
+        "this is the mean of the two gaps: the larger one is asked for.": (
+            np.ptp(both, axis=1).mean()
+        ),
+        "this is demographic parity: among all rows, not among those with y = 1 and with "
+        "y = 0.": np.ptp(_rates(group == group, 1, pred, group)),
+        "you asked for y among the flagged (precision); ask for the flagged among y.": np.ptp(
+            _rates(pred, 1, y, group)
+        ),
+        "you divided by all rows of a group: divide by those with the same y.": (
+            np.ptp(of_all, axis=1).max()
+        ),
+        "true and false positive rates are thrown together: take the gap within each, then the "
+        "larger one.": np.ptp(both),
+        "only the first two groups are compared.": np.abs(both[:, 0] - both[:, 1]).max(),
+        "the last group minus the first: largest minus smallest.": signed.max(),
+        "the first group minus the last: largest minus smallest.": -signed.min(),
+        "the sign depends on the order of the groups: largest minus smallest.": max(
+            signed, key=abs
+        ),
+    }
 
 
 @exercise(
@@ -45,50 +75,35 @@ def _rates(given: Array, value: int, of: Array) -> Array:
 )
 def odds_gap(answer: Any) -> None:
     """The worse of two gaps, for three groups, whichever way the groups are ordered."""
-    tpr, fpr = _rates(_Y, 1, _PRED), _rates(_Y, 0, _PRED)
-    ppv = _rates(_PRED, 1, _Y)
-    selected = np.array([_PRED[g == _GROUP].mean() for g in "abc"])
-    want = np.ptp(tpr)
-    known = {
-        "the two gaps are added: the larger one is asked for.": np.ptp(tpr) + np.ptp(fpr),
-        "this is the mean of the two gaps: the larger one is asked for.": (
-            np.ptp(tpr) + np.ptp(fpr)
-        )
-        / 2,
-        "this is the smaller of the two gaps, or the one of false positives alone.": np.ptp(fpr),
-        "this is demographic parity: among all rows, not among those with y = 1 and with "
-        "y = 0.": np.ptp(selected),
-        "you asked for y among the flagged (precision); ask for the flagged among y.": np.ptp(ppv),
-    }
+    rows = _Y, _PRED, _GROUP
+    want = np.ptp(_rates(_Y, 1, _PRED, _GROUP))  # of false positives it is smaller
+    smaller = np.ptp(_rates(_Y, 0, _PRED, _GROUP))
+    half = "this is the smaller of the two gaps, or the one of false positives alone."
     given = _Y.copy(), _PRED.copy(), _GROUP.copy()
-    expect_close(answer(*given), want, "the gap of three groups", known=known)
-    if any((a != b).any() for a, b in zip(given, (_Y, _PRED, _GROUP), strict=True)):
+    expect_close(
+        answer(*given), want, "the gap of three groups", known={half: smaller} | _wrong_gaps(*rows)
+    )
+    if any((a != b).any() for a, b in zip(given, rows, strict=True)):
         raise Mistake("the gap is right, but your function changed its arguments.")
-    _check_other_way_round(answer, tpr, fpr)
-
-
-def _check_other_way_round(answer: Any, tpr: Array, fpr: Array) -> None:
-    """Reverse the order of the groups, then exchange 0 and 1."""
-    want = np.ptp(tpr)
-    order = "the sign depends on the order of the groups: largest minus smallest."
-    backwards = np.array([{"a": "z", "b": "m", "c": "a"}[g] for g in _GROUP])
+    backwards = np.array([{"a": "m", "b": "z", "c": "d"}[g] for g in _GROUP])
     expect_close(
         answer(_Y.copy(), _PRED.copy(), backwards),
         want,
         "the gap with the groups in another order",
-        known={order: -want, "signed gaps: largest minus smallest.": fpr[0] - fpr[-1]},
+        known=_wrong_gaps(_Y, _PRED, backwards),
     )
+    turned = 1 - _Y, 1 - _PRED, _GROUP.copy()
     expect_close(
-        answer(1 - _Y, 1 - _PRED, _GROUP.copy()),
+        answer(*turned),
         want,
         "the gap when 0 and 1 change places, so that false positives are the worse ones",
-        known={"only true positives are compared: that is equal opportunity.": np.ptp(fpr)},
+        known={"only true positives are compared: that is equal opportunity.": smaller},
     )
 
 
-# Eight people: P(a) = 1/2, P(y = 1) = 1/2; in a 3 of 4 have y = 1, in b 1 of 4.
-_WEIGHED_Y = np.array([1, 1, 1, 0, 1, 0, 0, 0])
-_WEIGHED_GROUP = np.array(list("aaaabbbb"))
+# Ten people: P(a) = 3/5, P(y = 1) = 1/2; in a 4 of 6 have y = 1, in b 1 of 4.
+_WEIGHED_Y = np.array([1, 1, 1, 1, 0, 0, 1, 0, 0, 0])
+_WEIGHED_GROUP = np.array(list("aaaaaabbbb"))
 
 
 @exercise(
@@ -106,22 +121,31 @@ _WEIGHED_GROUP = np.array(list("aaaabbbb"))
     ),
 )
 def weights(answer: Any) -> None:
-    """The weights by hand for eight people; on others, base rates become equal."""
+    """The weights by hand for ten people; on others, base rates become equal."""
     from xailab.trust.fairness import reweigh
 
     y, group = _WEIGHED_Y, _WEIGHED_GROUP
-    often, rare = 2 / 3, 2.0  # 1/2 * 1/2 / (3/8) and / (1/8)
-    want = np.where((y == 1) == (group == "a"), often, rare)
-    together = np.where((y == 1) == (group == "a"), 3 / 8, 1 / 8)
+    together = np.select(
+        [(group == "a") & (y == 1), group == "a", y == 1], [4 / 10, 2 / 10, 1 / 10], 3 / 10
+    )
+    own, label = np.where(group == "a", 6 / 10, 4 / 10), np.full(10, 1 / 2)
+    want = own * label / together  # 3/4, 3/2, 2 and 2/3
     known = {
         "upside down: what occurs more often than it should has to weigh less.": 1 / want,
-        "P(g) P(y) alone: divide by how often the pair occurs.": np.full(8, 1 / 4),
+        "P(g) P(y) alone: divide by how often the pair occurs.": own * label,
         "one over how often the pair occurs: multiply by P(g) P(y).": 1 / together,
-        "you divided by a count: divide by a share of all rows.": want / 8,
-        "these weights are equal within a label: group and label both count.": np.ones(8),
+        "P(g) is missing: both shares belong above the line.": label / together,
+        "P(y) is missing: both shares belong above the line.": own / together,
+        "you divided by a count: divide by a share of all rows.": want / len(y),
+        "these are counts: every factor is a share of all rows.": want * len(y),
+        "under the line belongs the share of the pair among all rows, not within its group.": (
+            own * label * own / together
+        ),
+        "these weights only make the groups equally heavy: group and label both count.": 1 / own,
+        "these weights are equal within a label: group and label both count.": np.ones(len(y)),
         "these are the shares of the pairs: they belong under the line.": together,
     }
-    expect_close(answer(y, group), want, "the weights of eight people", known=known)
+    expect_close(answer(y.copy(), group.copy()), want, "the weights of ten people", known=known)
     uneven = np.array([1, 0, 0, 1, 1, 0, 0, 1, 0, 0]), np.array(list("aaabbbbccc"))
     expect_close(answer(*uneven), reweigh(*uneven), "the weights of three uneven groups")
 
@@ -172,25 +196,26 @@ def press(answer: Any) -> None:
     expect_words(answer, 45)
     expect_mentions(
         answer,
-        r"prox(y|ies)|stand(s|ing)? in|carr(y|ies)|correlat|left out|leav(e|ing) (race|it) out"
-        r"|other columns|prior|age\b",
+        r"prox(y|ies)|stand(s|ing)? in|carr(y|ies)|correlat|other (column|feature|variable)"
+        r"|priors?\b",
         "The score does not use race. What did section 5 find about that?",
     )
     expect_mentions(
         answer,
-        r"false (positive|alarm)|impossib|cannot all|can ?not (both|all)|at once|same time"
-        r"|exclude|trade.?off|base rates? (differ|force)|forces?\b",
+        r"false (positive|alarm)|impossib|can(not|'t| not) (both|all|be met|be satisfied)"
+        r"|(all|both|every|metrics?|demands?)\b[^.]{0,60}(at once|same time|together)"
+        r"|exclude|trade.?off|base rates?|forces?\b|(twice|double|more)\b[^.]{0,90}flagged",
         "Equal precision, and all metrics satisfied: what does section 4 say about that?",
     )
     expect_mentions(
         answer,
-        r"18|interval|small|few (people|rows)|sample size|too little|no (evidence|answer)|wide"
-        r"|power",
+        r"18|eighteen|interval|too (small|few|little)|small (sample|number)|(so|very|only) few"
+        r"|few (people|rows)|sample|no (evidence|answer)|wide\b|power",
         "No significant difference for Native Americans: how many people are there?",
     )
     expect_mentions(
         answer,
-        r"charge|arrest|polic|label|record|measur",
+        r"charge|arrest|polic|label|recorded",
         "'Some groups reoffend more often': what does the column y really count?",
     )
 
@@ -217,8 +242,8 @@ question(
         "rows; .05 is another one.",
         "These rows do not decide whether, and which way, it differs.": "And the interval says how "
         "large the difference may still be.",
-        "There are too few rows to say anything.": "It says that the difference is hardly larger "
-        "than the ends of the interval, which is a lot.",
+        "There are too few rows to say anything.": "They say that it is hardly larger than .08, "
+        "which is a lot to know.",
     },
     right="These rows do not decide whether, and which way, it differs.",
 )
