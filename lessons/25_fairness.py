@@ -256,7 +256,7 @@ print("six groups", same_as_fairlearn(compas.y, flagged, race))
 # explain is whether the person was **released** with a summons. That is a decision, not something that
 # happened to be true of the person. Nobody recorded what the right decision was, so error rates do not
 # exist. Only the rates of release can be compared: of all people, then of those whose names stood in equally
-# many police data bases (`checks`). Did people differ in that?
+# many police databases (`checks`). Perhaps that is where the groups differ?
 
 # %%
 arrests = data.load("arrests")
@@ -278,7 +278,7 @@ plots.intervals(
 # %% [markdown]
 # Of all Black people, about 12 in a hundred fewer were released. Among equal records the
 # difference is smaller in four rows of six; in all but the last, with 127 people, the interval stays clear of
-# 0. (Nine people with six data bases are too few for a row.) Two warnings. *Equal records* takes the record
+# 0. (Nine people with six databases are too few for a row.) Two warnings. *Equal records* takes the record
 # to be neutral: a name stands in it because of earlier dealings with the police, so part of the difference
 # may hide inside `checks`. And nothing here says *why*: these people differ in more than seven columns.
 #
@@ -395,8 +395,9 @@ plots.curve(
 #
 # ## 5. Leave race out?
 #
-# The usual idea: do not give the model race. COMPAS itself was not given it. So train a network of our
-# own on seven columns without race. The people are cut in two halves: one to learn from, one to measure on.
+# The usual idea: do not give the model race. COMPAS does not ask for it (Angwin and others, 2016). So train a
+# network of our own on seven columns without race. The people are cut in two halves: one to learn from, one to
+# measure on.
 
 # %%
 people = compas.X[two]
@@ -459,7 +460,8 @@ for name, guess in [("network", flags), ("COMPAS", pred), ("flag nobody", 0 * pr
     print(f"{name}: right about {np.mean(guess[test] == y[test]):.3f} of the other half")
 
 # %% [markdown]
-# Seven columns do as well as COMPAS, or a little better. Neither is far above flagging nobody.
+# Seven columns do as well as COMPAS, or a little better. Judge both by the last line: flagging nobody is right
+# about more than half of the people, too.
 #
 # ### Predict, then run (2 minutes)
 #
@@ -519,8 +521,8 @@ plots.bars(
 
 # %% [markdown]
 # For a network, take Shapley values ([lesson 11](11_shap.ipynb)): explain the score of each Black person
-# **against a background of White people**. The shares of one person sum to *own score - mean score of the
-# background*. So their mean over people sums to the gap, exactly:
+# **against a background of White people** (the background is part of the question). The shares of one person
+# sum to *own score - mean score of the background*. So their mean over people sums to the gap, exactly:
 
 
 # %%
@@ -773,8 +775,8 @@ print(f"equalized odds: answer drawn by lot for {((chance > 0) & (chance < 1)).m
 
 # %% [markdown]
 # Dwork, Hardt, Pitassi, Reingold and Zemel (2012) asked that *similar people be treated similarly*. Equal
-# groups are bought here with unequal neighbors. And to make errors equal, the group that the score tells
-# apart better is given more of them, at random. Would you explain to a person in a cell that a lot was drawn?
+# groups are bought here with unequal neighbors, and equal errors with lots. Would you explain to a person in a
+# cell that a lot was drawn?
 #
 # ### All ways side by side
 #
@@ -825,14 +827,14 @@ plots.intervals(
 )
 
 # %% [markdown]
-# Read it by rows. To see race or not makes no difference as long as nothing is done about the gap. Weights and
-# penalty leave most of it to a network without race. Those that see race, and the thresholds, bring the gap
-# they aim at to about a fifth, and cost about one to two points of accuracy. *Accuracy* here is agreement with
-# charges: if the charges are skewed, so is what you believe you lost.
+# Read it by rows. To see race or not makes no clear difference as long as nothing is done about the gap.
+# Weights and penalty leave most of it to a network without race. Those that see race, and the thresholds, bring
+# the gap they aim at to a fifth or less, and cost about one to two points of accuracy. *Accuracy* here is
+# agreement with charges: if the charges are skewed, so is what you believe you lost.
 #
 # ## 7. What parity costs elsewhere, and what errors cost
 #
-# Is a smaller gap always a better one? On Adult, equal selection rates for women and men:
+# Is a smaller gap always a better one? On Adult, the three demands for women and men:
 
 # %%
 earns = LogisticRegression(max_iter=500, C=0.1).fit(rich[half[0]], income[half[0]])

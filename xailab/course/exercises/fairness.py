@@ -170,7 +170,7 @@ def paper_fpr(guess: Any) -> None:
     kind="predict",
     points=1,
     minutes=2,
-    hints=("COMPAS was not given race either.",),
+    hints=("COMPAS does not ask for race either.",),
 )
 def blind_gap(guess: Any) -> None:
     """A difference of two shares."""
