@@ -97,6 +97,12 @@ def _ece(confidence: "Floats", right: "Floats", bins: "Floats") -> float:
     return float(share @ np.abs(gap))
 
 
+def _between_extremes(confidence: "Floats") -> "Floats":
+    """Return five bins of equal width from the smallest confidence to the largest."""
+    low, high = confidence.min(), confidence.max()
+    return np.minimum(((confidence - low) / (high - low) * 5).astype(int), 4)
+
+
 def _ece_slips(confidence: "Floats", right: "Floats", bins: "Floats") -> dict[str, list[Any]]:
     gap, share = _gaps(confidence, right, bins)
     inner = confidence < 1
@@ -114,6 +120,13 @@ def _ece_slips(confidence: "Floats", right: "Floats", bins: "Floats") -> dict[st
         ],
         "that is the largest gap (the maximum calibration error); the ECE is the mean one.": [
             np.abs(gap).max()
+        ],
+        "the gap is to the mean confidence of the bin's rows, not to the middle of the bin.": [
+            sum(abs((right - (b + 0.5) / 5)[bins == b].sum()) for b in range(5)) / len(right)
+        ],
+        "bins have equal width, 1 / n_bins each from 0 to 1: they hold unequal numbers of rows.": [
+            _ece(confidence, right, np.argsort(np.argsort(confidence)) // 2),
+            _ece(confidence, right, _between_extremes(confidence)),
         ],
         _FELL_OUT: [
             _ece(confidence[inner], right[inner], bins[inner]),
@@ -150,12 +163,13 @@ def split(answer: Any) -> None:
         raise Mistake("three arrays are asked for: total, aleatoric, epistemic.")
     each = _entropy(samples)
     total, aleatoric = _entropy(samples.mean(0)), each.mean(0)
-    swapped = (
-        "total and aleatoric are swapped: the average of the probabilities comes first in one."
-    )
+    swapped = "total and aleatoric are swapped: the total averages first, then takes the entropy."
     over = {
         "the entropies are added up, not averaged over the networks.": each.sum(0),
         swapped: total,
+        "aleatoric and epistemic are swapped: the aleatoric part is the mean of the entropies.": (
+            total - aleatoric
+        ),
         "in bits; use the natural logarithm.": aleatoric / np.log(2),
         "the average goes over the points (axis 1), not over the networks (axis 0).": each.mean(1),
     }
@@ -202,11 +216,12 @@ def threshold(answer: Any) -> None:
     scores = np.array([0.3, 0.1, 0.15, 0.05, 0.5, 0.2, 0.7, 0.6, 0.4, 0.9])
     ranked = np.sort(scores)
     known = {
-        "(n + 1)(1 - alpha), not n (1 - alpha): the new row counts too.": [
+        "the rank is (n + 1)(1 - alpha), since the new row counts too, and it is rounded up.": [
             ranked[7],
             np.quantile(scores, 0.8),
         ],
-        "one too far: the first of the sorted scores has index 0.": [ranked[9]],
+        "one too far: the first of the sorted scores has index 0 (and with np.quantile it takes "
+        "method='inverted_cdf').": [ranked[9]],
         "the other end: large scores are the strange ones, and a share alpha of them may be "
         "left out.": [ranked[1], ranked[2], np.quantile(scores, 0.2)],
         "sort the scores first.": [scores[8]],
@@ -244,7 +259,7 @@ def turned(guess: Any) -> None:
         "There are three claims: calibrated, safe above .9, 95 % for every patient. Which "
         "evidence is given for each?",
         "Equal averages can hide bins and groups that are off. A promise on average is not one "
-        "for each patient. The third country's scanner was not in the calibration rows.",
+        "for each patient. The third country's camera was not in the calibration rows.",
         "Reliability diagram by bin and by group; inputs of another kind get high softmax too; "
         "coverage is marginal and needs calibration rows from the same source.",
     ),
@@ -254,17 +269,16 @@ def report(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"\bbins?\b|reliability|\bgroups?\b|ECE|calibration error|cancel|(equal|same|two) (mean|average)s?"
-        r"|average.{0,30}hid",
+        r"\bbins?\b|reliability|\bECE\b|calibration (error|curve|plot|diagram)|cancel|(over|under).?confiden"
+        r"|(equal|same|two) (mean|average)s?|average.{0,30}hid|calibrat.{0,60}\b(groups?|levels?)\b",
         "Mean confidence equals accuracy: does that mean that every .9 is right in 90 %? What "
         "would you draw?",
     )
     expect_mentions(
         answer,
-        r"out.of.distribution|\bOOD\b|other (kind|scanner|hospital|country|countries|input)|another "
-        r"(kind|scanner|hospital|country|distribution)|new (scanner|hospital|country|input)"
-        r"|unlike|shift|different (scanner|hospital|country|distribution|data)|noise|exchangeab"
-        r"|same (source|distribution|kind)|never s(aw|een)|third country",
+        r"distribution|\bOOD\b|shift|exchangeab|unlike|noise|recalibrat|calibrate(d)? (again|anew)|\bvoid\b"
+        r"|(other|another|same|different|new) (kind|source)|never s(aw|een)|no longer|break(s|ing)?\b"
+        r"|(not|n't) (hold|apply|carry|transfer|valid|cover|seen|in the (calibration|training))",
         "What happens with pictures of another kind than those it was calibrated on?",
     )
     expect_mentions(
