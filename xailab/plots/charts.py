@@ -138,7 +138,7 @@ def curve(
         ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         if (grid == grid.round()).all():  # epochs, layers: there is no half of one
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         _name_ends(ax, lines, log)
     return Picture(figure, alt or lead(title) + describe_curves(grid, lines, xlabel))
 

@@ -61,6 +61,8 @@ def values(weight):
         (in_place, "changed the tensors"),
         (lambda ws, a: pruned(ws, threshold(ws, a)), "a share of 0"),  # sizes[-1]: all go
         (lambda ws, a: torch.cat([w.flatten() for w in by_quantile(ws, a)]), "one tensor for each"),
+        (lambda ws, a: [w * (w.abs() > a) for w in ws], "not the size below which"),
+        (lambda ws, a: [w.abs() > threshold(ws, a) for w in ws], "the mask"),
         (lambda ws, a: None, "None"),
     ],
 )
@@ -82,6 +84,12 @@ def row_by_row(weight):
 def test_int8_takes_the_model_answer_and_another_way():
     assert_accepted("compression.int8", solution_of(LESSON, "to_int8"))
     assert_accepted("compression.int8", row_by_row)
+
+
+def divided_in_place(weight):
+    levels, steps = row_by_row(weight)
+    weight.div_(steps[:, None] if weight.ndim == 2 else 1)
+    return levels, steps
 
 
 def rounding(largest, *, most=127, finish=torch.round, dtype=torch.int8):
@@ -115,6 +123,7 @@ def safe(weight):
         (rounding(tops, dtype=torch.float32), "stored as torch.float32"),
         (rounding(tops), "divided by a step of 0"),
         (rounding(lambda w: safe(w) if w.ndim == 2 else safe(w).mean(1, True)), "convolution"),
+        (divided_in_place, "changed the weight"),
         (lambda w: row_by_row(w)[0], "return two tensors"),
         (lambda w: (row_by_row(w)[0], 0.01), "both be tensors"),
     ],
@@ -142,12 +151,20 @@ def test_report_takes_the_model_answer_and_other_words():
         "agree with the old ones even where the answers do, so validate again. Whether it is more "
         "interpretable needs a test with a known reason.",
     )
+    assert_accepted(
+        "compression.report",
+        "The weights are zeros but the file has the same size and the time is the same, so I want "
+        "measured kB and milliseconds. The same accuracy can hide other answers. I would "
+        "compare the Grad-CAM maps of both networks. Whether it is interpretable should be tested "
+        "where the answer is known, as with the mark.",
+    )
 
 
 @pytest.mark.parametrize(
     ("missing", "match"),
     [
         ("file disk bytes " * 14, "The old maps carry over"),
+        ("bytes, and the maps carry over " * 8, "what did you measure"),
         ("correlation of ranks, known answer, " * 10, "what does a zero cost"),
         ("the file and the ranks of the maps " * 6, "how would you test that"),
         ("too short", "say more"),

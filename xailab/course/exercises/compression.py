@@ -38,27 +38,49 @@ def prune(answer: Any) -> None:
     import torch
 
     weights = [
-        torch.tensor([[0.1, -2.0], [0.2, 5.0]]),
-        torch.tensor([-0.3, 4.0, 3.0, -6.0]),
+        torch.tensor([[1.0, -20.0], [2.0, 50.0]]),
+        torch.tensor([-3.0, 40.0, 30.0, -60.0]),
     ]
     given = [weight.clone() for weight in weights]
-    want = [0.0, -2.0, 0.0, 5.0, 0.0, 4.0, 3.0, -6.0]  # 0.1, 0.2 and -0.3 go
+    want = [0, -20, 0, 50, 0, 40, 30, -60]  # 1, 2 and -3 go
     got = answer(weights, 3 / 8)
     _check_list(got, given)
     known = {
-        "the largest weights went; the smallest should.": [0.1, -2, 0.2, 0, -0.3, 0, 3, 0],
+        "the largest weights went; the smallest should.": [1, -20, 2, 0, -3, 0, 30, 0],
         "this sorts by value: -6 is small as a number, but a large weight. Sort sizes.": [
-            *(0.1, 0, 0.2, 5, 0, 4, 3, 0)
+            *(1, 0, 2, 50, 0, 40, 30, 0)
         ],
         "each tensor has a threshold of its own; one threshold serves all.": [
-            *(0, -2, 0, 5, 0, 4, 0, -6)
+            *(0, -20, 0, 50, 0, 40, 0, -60)
         ],
         "one weight too few went: the threshold itself has to go too.": [
-            *(0, -2, 0, 5, -0.3, 4, 3, -6)
+            *(0, -20, 0, 50, -3, 40, 30, -60)
         ],
-        "one weight too many went.": [0, 0, 0, 5, 0, 4, 3, -6],
-        "the amount is the share that goes, not the share that stays.": [0, 0, 0, 5, 0, 4, 0, -6],
-        "the weights have lost their signs.": [0, 2, 0, 5, 0, 4, 3, 6],
+        "one weight too many went.": [0, 0, 0, 50, 0, 40, 30, -60],
+        "the amount is the share that goes, not the share that stays.": [
+            0,
+            0,
+            0,
+            50,
+            0,
+            40,
+            0,
+            -60,
+        ],
+        "the weights have lost their signs.": [0, 20, 0, 50, 0, 40, 30, 60],
+        "nothing went. The amount is a share of the weights, not the size below which they go.": [
+            *(1, -20, 2, 50, -3, 40, 30, -60)
+        ],
+        "this is the mask of those that stay; multiply the weights by it.": [
+            0,
+            1,
+            0,
+            1,
+            0,
+            1,
+            1,
+            1,
+        ],
     }
     expect_close(_row(got), want, "3 of 8 weights pruned", known=known)
     if any(not torch.equal(a, b) for a, b in zip(weights, given, strict=True)):
@@ -107,7 +129,8 @@ def int8(answer: Any) -> None:
     import torch
 
     weight = torch.tensor([[1.27, 0.308, -0.004], [-25.4, 12.5, 0.1]])
-    levels, steps = _two(answer(weight))
+    given = weight.clone()
+    levels, steps = _two(answer(given))
     known_steps = {
         "one step for the whole tensor; each output channel (row) has its own.": 0.2,
         "a step for each column; an output channel is a row.": [0.2, 12.5 / 127, 0.1 / 127],
@@ -127,6 +150,10 @@ def int8(answer: Any) -> None:
         ],
     }
     expect_close(levels, [[127, 31, 0], [-127, 62, 0]], "the levels", atol=1e-4, known=known)
+    if not torch.equal(given, weight):
+        raise Mistake(
+            "levels and steps are right, but your function changed the weight it was given."
+        )
     if levels.dtype != torch.int8:
         raise Mistake(
             f"the levels are right, but stored as {levels.dtype}; torch.int8 is a byte each."
@@ -184,12 +211,15 @@ def report(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"\bbytes?\b|\bzip|\bdisk\b|\bfile\b|\bdense\b|\blatenc|\bmeasured? (the )?time",
+        r"\bbytes?\b|\b[km]b\b|\bzip|\bdisk\b|\bfile\b|\bdense\b|\blatenc|\bmultipl|\bmillisecond|"
+        r"\bmeasured? (the )?(time|speed|size)",
         "Five times smaller and faster: what does a zero cost on disk, and in time?",
     )
     expect_mentions(
         answer,
-        r"\brank|\bcorrelat|\bcarry over|\bagree|\bother maps|\bmaps? (did|do|have|had|were|are) not",
+        r"\brank|\bcorrelat|\bagree|\bother maps|\bmaps? (did|do|have|had|were|are) not|"
+        r"\bcompar\w*[^.]* (maps?|grad-?cams?|explanations?)\b|"
+        r"\b(maps?|grad-?cams?|explanations?)\b[^.]* (compar\w+|chang\w+|differ\w*|drift\w*)",
         "The old maps carry over: what did you measure between the two networks' maps?",
     )
     expect_mentions(
@@ -203,8 +233,8 @@ question(
     "compression.q_zeros",
     "A network has 95% zeros, in ordinary arrays. Why is it not faster?",
     choices={
-        "the zeros are multiplied as all other numbers": "Right. To win time, the zeros have to be "
-        "skipped (sparse kernels, which pay when nearly all is zero) or to leave the arrays.",
+        "the zeros are multiplied as all other numbers": "To win time, the zeros have to be skipped "
+        "(by kernels made for it) or to leave the arrays.",
         "the biases were not pruned": "There are few of them: 122 of 23,946 numbers.",
         "it has to be zipped first": "Zipping saves bytes on disk. Before it runs, it is unzipped.",
         "evaluation mode is missing": "`latencies` sets it. Dropout and batch norm are not there "
@@ -216,7 +246,7 @@ question(
     "compression.q_chance",
     "Two maps have a rank correlation of .6. What do you have to know before you call them alike?",
     choices={
-        "what maps of other digits, or of another network, reach": "Right. Maps that are empty "
+        "what maps of other digits, or of another network, reach": "Maps that are empty "
         "where the input is empty agree with strangers; |gradient| maps share the middle of the "
         "picture.",
         "how many pixels were compared": "With 784 pixels the number itself is hardly in doubt. "
