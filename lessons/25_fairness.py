@@ -784,14 +784,9 @@ print(f"equalized odds: answer drawn by lot for {((chance > 0) & (chance < 1)).m
 # and highest value seen:
 
 # %%
-TRAINED = {
-    "nothing, no race": (blind, {}),
-    "nothing, sees race": (seeing, {}),
-    "before: weights, no race": (blind, {"weigh": True}),
-    "before: weights, sees race": (seeing, {"weigh": True}),
-    "during: penalty, no race": (blind, {"strength": 3.0}),
-    "during: penalty, sees race": (seeing, {"strength": 3.0}),
-}
+WAYS = {"nothing": {}, "before: weights": {"weigh": True}, "during: penalty": {"strength": 3.0}}
+INPUTS = {"no race": blind, "sees race": seeing}
+TRAINED = {f"{way}, {sight}": (x, WAYS[way]) for way in WAYS for sight, x in INPUTS.items()}
 
 
 def all_ways(seed):
