@@ -72,8 +72,8 @@ print(f"right: {accuracy(x, y):.3f} of {len(x)} digits")
 
 # %% [markdown]
 # Now break one of its memory cells: of the 64 x 7 x 7 numbers that the layer `relu3` hands on, hold
-# one at 125, a large value, but not the largest that occurs. Count how often the network is right, and
-# ask Grad-CAM where it looks, before and after:
+# one at 125, nearly the largest that ever occurs there. Count how often the network is right, and ask
+# Grad-CAM where it looks, before and after:
 
 # %%
 LOWER_LEFT = 42  # row 6, column 0 of 7 x 7
@@ -933,7 +933,7 @@ progress()
 # ## Myth refuted
 #
 # *"The accuracy on the test set has not moved, so the network is intact."* The stuck cell of section 4
-# moves no accuracy, and draws the maps into an empty corner; the monitor sees it at once.
+# moves no accuracy, and draws one map in six into an empty corner; the monitor sees it at once.
 #
 # *"Networks are robust: random bit flips do nothing."* In the mean they do little, for 31 of a weight's
 # 32 bits do next to nothing. Section 3: bit 30 of one positive weight takes nearly everything.
