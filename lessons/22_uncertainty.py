@@ -876,8 +876,9 @@ plots.compare(
 
 # %% [markdown]
 # The first two maps explain the same answer about the same digit, by networks of the same accuracy. The
-# last one keeps only what stands out of the spread, like the red stroke of the 1 in the middle. Is this digit an exception? Correlate the maps of
-# two networks, pair by pair, for 20 digits that the five are surest of, and for 20 of the least sure:
+# last one keeps only what stands out of the spread, like the red stroke of the 1 in the middle. Is this
+# digit an exception? Correlate the maps of two networks, pair by pair, for 20 digits that the five are
+# surest of, and for 20 of the least sure:
 
 
 # %%
@@ -945,8 +946,9 @@ progress()
 #
 # ## Myth refuted
 #
-# *"Softmax .9 means 90 % confident."* Section 2: where the network said .85, it was right in half of the cases.
-# Section 1: pictures of noise got more than .99, and the well calibrated CNN gave that to nearly all of them.
+# *"Softmax .9 means 90 % confident."* Section 2: where the network said .85, it was right in half of
+# the cases. Section 1: pictures of noise got more than .99, and the well calibrated CNN gave that to nearly
+# all of them.
 #
 # ## Go further
 #
