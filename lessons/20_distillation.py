@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 20. Distillation: can a smaller model take its place?
 #
-# **Question:** A network of 24,000 numbers reads digits: can one with a tenth of them, or a tree that you can draw, take its place, and does it then give the same reasons?
+# **Question:** A network of 24,000 numbers reads digits: can one with a tenth of them, or a tree that you can read, take its place, and does it then give the same reasons?
 #
 # **You will be able to**
 # - soften a network's answers with a temperature, and compute the distillation loss by hand
@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata, spearmanr, ttest_1samp
 from scipy.stats import t as student_t
 from sklearn.metrics import accuracy_score
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, plot_tree
+from sklearn.tree import DecisionTreeRegressor
 from torch import nn
 
 from xailab import data, models, plots
@@ -71,7 +71,7 @@ images = torch.tensor(digits.images / 255, dtype=torch.float32)[:, None]  # (500
 labels = torch.tensor(digits.y).long()
 learn = torch.tensor(digits.extra["train"])
 X, y = images[learn], labels[learn]  # 4,000 to learn from
-X_new, y_new = images[~learn], labels[~learn]  # 1,000 that nobody has seen
+X_new, y_new = images[~learn], labels[~learn]  # 1,000 that no network learned from
 
 # %% [markdown]
 # How often are they right? And how often does the student say what the teacher says, right or wrong?
@@ -85,10 +85,9 @@ def answers(model, x=X_new):
     return model(x).argmax(1)
 
 
-said = answers(teacher)
-for name, model in (("teacher", teacher), ("student", student)):
-    print(f"{name}  right {accuracy_score(y_new, answers(model)):.3f}", end="  ")
-    print(f"as the teacher {accuracy_score(said, answers(model)):.3f}")
+said, told = answers(teacher), answers(student)
+print(f"teacher right {accuracy_score(y_new, said):.3f}")
+print(f"student right {accuracy_score(y_new, told):.3f}, fidelity {accuracy_score(said, told):.3f}")
 
 # %% [markdown]
 # A tenth of the numbers, nearly the same answers. Now ask both **why**: cover a window of 7 x 7 pixels,
@@ -113,7 +112,9 @@ plots.compare(
 )
 
 # %% [markdown]
-# You will see how such a student is made, what it costs, and whether its reasons are the teacher's.
+# Both need the upper right end of the 5. For the student the lower left counts less, and the blue middle speaks
+# louder against a 5. You will see how such a student is made, what it costs, and how its reasons compare
+# with the teacher's.
 #
 # ## 1. What a label leaves out
 #
@@ -148,7 +149,7 @@ print("label  ", y_new[clear].item())
 print("teacher", [f"{p:.0e}" for p in chances[clear].tolist()])
 
 # %% [markdown]
-# The knowledge is there, but in the tenth decimal. A **temperature** $T$ brings it out. Divide the
+# The knowledge is there, but from the seventh decimal on. A **temperature** $T$ brings it out. Divide the
 # logits by $T$ before the softmax:
 #
 # $$p_k = \frac{e^{t_k / T}}{\sum_j e^{t_j / T}}$$
@@ -168,13 +169,13 @@ plots.cells(
 )
 
 # %% [markdown]
-# At 1 the row is a label. At 4 you can read a ranking. At 100 all are alike and nothing is left to learn,
+# At 1 the column is a label. At 4 you can read a ranking. At 100 all are alike and nothing is left to learn,
 # or so it seems: hold that thought.
 #
 # ### The loss, with numbers
 #
-# The student has logits $s$, softened in the same way to $q$. It pays for the distance between the two
-# distributions, and, if you like, for a wrong label:
+# The student has logits $s$, softened in the same way to $q$. It pays for the distance from $p$ to $q$ (the
+# Kullback-Leibler divergence, KL), and, if you like, for missing the label $y$:
 #
 # $$L = \alpha\, T^2 \sum_k p_k \log \frac{p_k}{q_k} \;-\; (1 - \alpha) \log \mathrm{softmax}(s)_y$$
 #
@@ -189,10 +190,8 @@ q = np.array([1, 1]) / 2
 distance = (p * np.log(p / q)).sum()
 by_hand = alpha * T**2 * distance + (1 - alpha) * -np.log(0.5)
 print(f"distance {distance:.4f}, T^2 times that {T**2 * distance:.4f}, loss {by_hand:.4f}")
-
-# %%
-s, t_two = torch.zeros(1, 2), torch.tensor([[2 * np.log(3), 0.0]]).float()
-ours = simplify.distillation_loss(s, t_two, torch.tensor([1]), temperature=2, alpha=0.25)
+s, t = torch.zeros(1, 2), torch.tensor([[2 * np.log(3), 0.0]])
+ours = simplify.distillation_loss(s, t, torch.tensor([1]), temperature=2, alpha=0.25)
 np.testing.assert_allclose(ours, by_hand, rtol=1e-6)
 
 # %% [markdown]
@@ -249,8 +248,6 @@ def slope(T):
 
 copying = ((s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))) / 10
 sure = s.softmax(1) - t.softmax(1)
-
-# %%
 rows = []
 for T in (1, 2, 4, 20, 100):
     gaps = [(slope(T) - rule).norm() / rule.norm() for rule in (sure, copying)]
@@ -260,7 +257,7 @@ plots.table(rows, names, title="One loss, two limits")
 
 # %% [markdown]
 # At $T = 1$ the first rule holds exactly, at $T = 100$ nearly the second. So nothing is lost in the heat: $T^2$
-# brings the small differences back. In between, temperature decides how much the absurd answers count.
+# brings the small differences back.
 
 # %%
 quiz("distillation.q_hot")
@@ -272,46 +269,26 @@ quiz("distillation.q_hot")
 # Take **all 3s away** from the 4,000 digits. One student learns from the labels of what is left. Another
 # learns from the teacher's answers to the very same digits, at $T = 4$, and gets no label at all.
 
-
 # %%
-def fresh(seed=0):
-    """An untrained student."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return models.SmallDigitCNN()
-
-
 no_3 = y != 3
 options = {"temperature": 4, "epochs": 3, "learning_rate": 1e-2}
 test, rivals = (X_new, y_new), {}
 for name, alpha in (("labels", 0), ("teacher", 1)):
-    rivals[name] = fresh()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # both begin alike
+        rivals[name] = models.SmallDigitCNN()
     simplify.distill(rivals[name], teacher, (X[no_3], y[no_3]), test, alpha=alpha, **options)
 
 # %%
-is_3 = y_new == 3
 for name, model in rivals.items():
-    hits = answers(model)[is_3] == 3
+    hits = answers(model)[y_new == 3] == 3
     print(f"taught by {name:8} {hits.float().mean():.0%} of the 100 new 3s recognized")
 
 # %% [markdown]
-# The first student cannot know what a 3 is. The second has never seen one either, but it was told of many
-# 5s and 8s how much they look like a 3. That is where a teacher's knowledge sits: in how it is
-# wrong.
+# The first student cannot know what a 3 is. The second was never shown one either, but its teacher knows them,
+# and told it of many 5s and 8s how much they look like a 3. That is where a teacher's knowledge sits: in
+# how it is wrong.
 #
-# It still says 3 too rarely. Nothing ever *was* a 3, so its bias for that class is too low. Raise this one
-# number:
-
-# %%
-with torch.no_grad():
-    scores = rivals["teacher"](X_new)  # (1000, 10)
-for raised in (0, 1, 2):
-    scores_up = scores + raised * (torch.arange(10) == 3)
-    hits = (scores_up.argmax(1) == 3)[is_3].float().mean()
-    all_right = (scores_up.argmax(1) == y_new).float().mean()
-    print(f"bias of 3 + {raised}: {hits:.0%} of the 3s, {all_right:.1%} of all digits right")
-
-# %% [markdown]
 # ## 3. When does a teacher help?
 #
 # You will read that students of a teacher do better than students of labels. Test it. Nine students,
@@ -349,17 +326,22 @@ right = pd.DataFrame(
         for way, three in WAYS.items()
     }
 )
+reveal("distillation.points", round((right["taught"] - right["all labels"]).mean(), 1))
 right.round(1)
 
 # %%
-reveal("distillation.points", round((right["taught"] - right["all labels"]).mean(), 1))
-print(f"teacher {100 * accuracy_score(y_new, said):.1f}, means:", right.mean().round(1).to_dict())
+with torch.no_grad():
+    logits = teacher(X)  # (4000, 10): what the taught students were told, but for the moves
+wrong = (logits.argmax(1) != y).sum().item()
+print(f"right in the mean: {right.mean().round(1).to_dict()}")
+print(f"the teacher: {100 * accuracy_score(y_new, said):.1f}; of the 4,000 it misses {wrong}")
 
 # %% [markdown]
-# With all the labels there is nothing to gain: the students of all labels are as good as the teacher,
-# which learned from the same labels. Its answers only add its mistakes. But labels are what costs.
-# Against the students with 200 labels the taught ones win, and they never needed one: a teacher answers as
-# many questions as you have pictures.
+# With all the labels there was nothing to gain: their students are as good as the teacher, and what it adds is
+# its mistakes. That is no law. Hinton (2015) trained a small network without moved copies: 146 mistakes on
+# 10,000 digits from labels alone, 74 with a teacher's answers beside them. But labels are what costs. Against
+# the students with 200 labels the taught ones win, and needed none: a teacher answers as many questions as
+# you have pictures.
 #
 # How sure is that, with three students each? The three differ by chance. Take the differences, pair by
 # pair (each pair had the same first weights), their mean $m$ and standard deviation $d$. With $n$ pairs,
@@ -371,6 +353,8 @@ print(f"teacher {100 * accuracy_score(y_new, said):.1f}, means:", right.mean().r
 # relative of ours); for three pairs it is 4.30.
 #
 # ### Exercise: the interval (code, 5 minutes)
+#
+# `a` and `b` hold one number a pair; write it for any $n$. `hint("distillation.interval")` helps.
 
 
 # %% tags=["exercise"]
@@ -411,43 +395,47 @@ print(
 )
 
 # %% [markdown]
-# The interval is about three students, on one set of 1,000 digits and 200 labels drawn three times. It
-# does not say what happens on other data, or with other counts: against students with 500 labels, three seeds
-# no longer told the two apart (the numbers stand in `models.card("digit_students")`). And do not forget what
-# the teacher cost: somebody labeled 4,000 digits for it.
+# The interval is about three students, on one set of 1,000 digits and 200 labels drawn three times. And you have
+# to know how the 200 came about: **they are a second try**. The first was 500 labels. Those students got
+# 95.0 %, the taught ones led by 1.3 points, interval -1.3 to 3.9: no answer (`models.card("digit_students")`).
+# Then 200 was taken. A count that is picked after a look at the result flatters it. So keep the direction (the fewer labels, the more a teacher
+# is worth), not the 4 points. And do not forget its price: somebody labeled 4,000 digits for it.
 
 # %%
 quiz("distillation.q_labels")
 
 # %% [markdown]
-# ## 4. A tree that you can draw
+# ## 4. A tree that you can read
 #
 # The student is small, but you still cannot read it. A tree you can. Grow one that predicts the
 # teacher's probabilities: at each node, take the pixel and the threshold that leave the smallest squared
-# error (CART, with ten numbers a row to predict in place of one class).
+# error (CART, with ten numbers a row to predict in place of one class). Here are five, from 2 to 10 levels
+# deep; the check takes every eighth digit, to be quick.
 
 # %%
 flat, flat_new = X.flatten(1).numpy(), X_new.flatten(1).numpy()  # (4000, 784), (1000, 784)
-with torch.no_grad():
-    p = teacher(X).double().softmax(1).numpy()  # (4000, 10): what the tree has to say
-tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(flat, p)
+p = logits.double().softmax(1).numpy()  # (4000, 10): what the tree has to say
+depths = [2, 4, 6, 8, 10]
+trees = {d: DecisionTreeRegressor(max_depth=d, random_state=0).fit(flat, p) for d in depths}
 eighth = DecisionTreeRegressor(max_depth=4, random_state=0).fit(flat[::8], p[::8])
 same = simplify.distill_tree(teacher, X[::8], max_depth=4)  # asks the teacher itself
 np.testing.assert_allclose(eighth.predict(flat_new), same.predict(flat_new), atol=1e-5)
 
 # %%
 names = [f"({i},{j})" for i in range(28) for j in range(28)]  # row and column of a pixel
-for rule in rules_of(tree, names)[:4]:
+rules = rules_of(trees[4], names)  # the 4 of 16 that fire most often:
+for rule in rules[:4]:
     hits = rule.fires(flat_new)
     follows = (said.numpy()[hits] == rule.conclusion).mean()
     print(f"{rule}\n    {hits.sum()} of 1,000 new digits; the teacher agrees on {follows:.0%}")
 
 # %% [markdown]
-# Read `(5,15) > 0.002` as *ink in row 5, column 15*, and `<=` as *none*. You can check such a rule with a
-# ruler. Draw the pixels of the first one: red has to have ink, blue has to be empty.
+# Read `(5,15) > 0.001961` as *ink in row 5, column 15*, and `<=` as *none*; a threshold of 0.5 tells strong ink
+# from weak. You can check such a rule with a ruler, and see how rough it is. Draw the pixels of the first one:
+# red has to have ink, blue has to be empty.
 
 # %%
-rule = rules_of(tree, names)[0]
+rule = rules[0]
 asked = np.zeros(784)
 for pixel, (low, _) in rule.bounds.items():
     asked[pixel] = 1 if low > 0 else -1
@@ -460,8 +448,7 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# How far does a tree follow? Let it grow, and measure fidelity: on the digits it was grown on, and
-# on new ones.
+# How far does a tree follow? Measure the fidelity of all five: on the digits they were grown on, and on new ones.
 
 
 # %%
@@ -469,16 +456,15 @@ def fidelity(model_answers):
     return accuracy_score(said, model_answers)
 
 
-depths, kept = [2, 4, 6, 8, 10], {}
-told = p.argmax(1)
-lines = {"4,000 digits it was grown on": [], "1,000 new digits": []}
-for depth in depths:
-    kept[depth] = DecisionTreeRegressor(max_depth=depth, random_state=0).fit(flat, p)
-    grown, new = (kept[depth].predict(rows).argmax(1) for rows in (flat, flat_new))
-    lines["4,000 digits it was grown on"].append(accuracy_score(told, grown))
-    lines["1,000 new digits"].append(fidelity(new))
+def says(tree, rows):
+    return tree.predict(rows).argmax(1)
 
-# %%
+
+told = p.argmax(1)
+lines = {
+    "4,000 digits it was grown on": [accuracy_score(told, says(trees[d], flat)) for d in depths],
+    "1,000 new digits": [fidelity(says(trees[d], flat_new)) for d in depths],
+}
 plots.curve(
     depths,
     lines,
@@ -488,22 +474,7 @@ plots.curve(
 )
 
 # %% [markdown]
-# So report fidelity **on new rows**, always. Two more questions before you trust the tree. Does the teacher
-# help a tree? Grow one on the labels:
-
-# %%
-on_labels = DecisionTreeClassifier(max_depth=10, random_state=0).fit(flat, y.numpy())
-for name, grown in (
-    ("teacher's probabilities", kept[10].predict(flat_new).argmax(1)),
-    ("labels", on_labels.predict(flat_new)),
-):
-    print(
-        f"grown on the {name:24} right {accuracy_score(y_new, grown):.3f}  fidelity {fidelity(grown):.3f}"
-    )
-
-# %% [markdown]
-# Little or nothing: it is the form of a tree, one pixel at a time, that holds it back. And does it follow when
-# the digits move?
+# So report fidelity **on new rows**, always. And does the tree follow when the digits move?
 #
 # ### Predict, then run (2 minutes)
 #
@@ -521,17 +492,13 @@ predict("distillation.moved", moved_fidelity)
 
 
 # %%
-def move(x, columns):
-    return x.roll(columns, dims=3)  # what leaves on the right comes in on the left: no ink is there
-
-
 shifts = range(5)
 still, by_tree, by_student = [], [], []
 for columns in shifts:
-    moved = move(X_new, columns)  # (1000, 1, 28, 28)
+    moved = F.pad(X_new, (columns, 0))[..., :28]  # (1000, 1, 28, 28): what leaves is lost
     now = answers(teacher, moved)
     still.append(accuracy_score(said, now))
-    by_tree.append(accuracy_score(now, kept[10].predict(moved.flatten(1).numpy()).argmax(1)))
+    by_tree.append(accuracy_score(now, says(trees[10], moved.flatten(1).numpy())))
     by_student.append(accuracy_score(now, answers(student, moved)))
 reveal("distillation.moved", round(by_tree[1], 2))
 
@@ -543,14 +510,15 @@ plots.curve(
         "tree follows teacher": by_tree,
         "teacher says what it said": still,
     },
-    title="The tree follows only where the digits stand still",
+    title="Move the digits, and the tree loses its teacher",
     xlabel="digits moved to the right, pixels",
     ylabel="share of same answers",
 )
 
 # %% [markdown]
-# The teacher adds up evidence wherever it is; the tree asks fixed pixels. It copies some of the teacher's
-# **answers**, by other means. Its rules are not the teacher's reasons.
+# Part of that fall may be schooling: teacher and student learned from moved digits, the tree from still ones. The
+# rest is its form. The teacher's last step averages over all places; the tree asks fixed pixels. It copies
+# some of the teacher's **answers**, by other means. Its rules are not the teacher's reasons.
 #
 # ## 5. A tree of soft gates
 #
@@ -559,7 +527,8 @@ plots.curve(
 #
 # $$p_i(x) = \sigma(x \cdot w_i + b_i)$$
 #
-# and left with $1 - p_i$. A leaf is one fixed distribution over the classes, and the answer is the
+# and left with $1 - p_i$: $x$ are the 784 pixels, $w_i$ and $b_i$ the weights and the bias of gate $i$, $\sigma$ the
+# sigmoid. A leaf is one fixed distribution over the classes, and the answer is the
 # mean of all leaves, each weighted by the probability to arrive there. Train one of depth 5, with 31 gates
 # and 32 leaves, on the teacher's probabilities:
 
@@ -583,53 +552,18 @@ torch.testing.assert_close(soft_tree.gates(shown)[0, 0].detach(), right_root)
 
 # %% [markdown]
 # A gate is linear, so its explanation is exact: pixel times weight, and they add up. `paths` gives the
-# gates on the way to the likeliest leaf. Red pixels send the digit right, blue ones left:
+# gates on the way to the likeliest leaf. Red pixels send the digit right, blue ones left, and the leaf answers:
 
 # %%
 path = soft_tree.paths(shown)[0].tolist()
 gates = soft_tree.gates(shown)[0].tolist()
+leaf = int(soft_tree.arrivals(shown)[0, -32:].argmax())
+sure = soft_tree.leaf_logits[leaf].softmax(0)[7].item()
 plots.compare(
     [(shown.flatten() * w[i]).reshape(28, 28) for i in path],
     titles=[f"gate {i}: right {gates[i]:.2f}" for i in path],
-    title="The whole way of one 7, gate by gate",
+    title=f"The way of one 7 to leaf {leaf}, which says 7 with {sure:.2f}",
     label="pixel x weight",
-)
-
-# %%
-leaf = int(soft_tree.arrivals(shown)[0, -32:].argmax())
-arrives = soft_tree.arrivals(shown)[0, -32:].max().item()
-plots.bars(
-    soft_tree.leaf_logits[leaf].softmax(0).detach(),
-    [str(k) for k in range(10)],
-    title=f"Leaf {leaf}, where the 7 arrives with probability {arrives:.2f}",
-    xlabel="probability",
-)
-
-# %% [markdown]
-# The gates themselves are pictures too: whatever looks like the red part goes right. Above each stand the
-# digits that it sends to the left and to the right nine times in ten. Pixels that never have ink keep
-# their first random weights; they are blanked.
-
-# %%
-inked = X.amax(dim=0)[0] > 0  # (28, 28)
-with torch.no_grad():
-    right_rate, come = soft_tree.gates(X_new), soft_tree.arrivals(X_new)
-
-
-def sides(i):
-    """Digits that gate i sends left and right, of the classes that come to it."""
-    sent = {k: (right_rate[y_new == k, i], come[y_new == k, i]) for k in range(10)}
-    rate = {k: (p @ n / n.sum()).item() for k, (p, n) in sent.items() if n.sum() > 10}
-    left = "".join(str(k) for k, share in rate.items() if share < 0.1)
-    return f"{left} | " + "".join(str(k) for k, share in rate.items() if share > 0.9)
-
-
-# %%
-plots.compare(
-    [w[i].reshape(28, 28) * inked for i in range(3)],
-    titles=[f"gate {i}: {sides(i)}" for i in range(3)],
-    title="The first three gates, and the digits they send left | right",
-    label="weight",
 )
 
 # %% [markdown]
@@ -668,8 +602,8 @@ plots.compare(
 )
 
 # %% [markdown]
-# The empty middle of a 0 speaks loudest, as ink *against* it. It is a good explanation, of a model that
-# disagrees with the teacher on one digit in ten.
+# Blue speaks against: the hole of a 0 must be empty, and so must the rim, where these three hardly have ink. It
+# is a complete explanation, of a model that disagrees with the teacher on one digit in ten.
 #
 # ## 7. Fidelity against size
 #
@@ -686,15 +620,17 @@ def tree_size(tree):
 convs = [*students.sizes[:2], student, *students.sizes[2:]]
 board = {
     "small CNN": [(size(one), fidelity(answers(one))) for one in convs],
-    "tree": [(tree_size(kept[d]), f) for d, f in zip(depths, lines["1,000 new digits"])],
+    "tree": [(tree_size(trees[d]), f) for d, f in zip(depths, lines["1,000 new digits"])],
     "soft tree": [(size(soft_tree), fidelity(answers(soft_tree)))],
     "linear": [(size(linear), fidelity(answers(linear)))],
 }
 
 # %%
 figure, ax = plt.subplots(figsize=(6.4, 3.7), dpi=90, layout="constrained")
-for (name, dots), marker in zip(board.items(), "osD^"):
-    ax.plot(*zip(*dots), marker=marker, label=name)
+looks = ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"), ("#CC79A7", "^")
+for (name, dots), (color, marker) in zip(board.items(), looks):
+    ax.plot(*zip(*dots), color=color, marker=marker, label=name)
+ax.spines[["top", "right"]].set_visible(False)
 ax.axvline(size(teacher), color="gray", linestyle=":", label="size of the teacher")
 ax.set(xscale="log", xlabel="numbers to store", ylabel="fidelity on 1,000 new digits")
 ax.set_title("The form of a student counts more than its size", loc="left", weight="bold")
@@ -706,8 +642,8 @@ words = "; ".join(
 plots.picture(figure, f"Fidelity against size. {words}.")
 
 # %% [markdown]
-# The convolutions win everywhere: a student follows best that is built like its teacher. What you can
-# read follows less; what follows you cannot read. That is the price, and now you know it in numbers.
+# At every size the convolutions win: the student that is built like its teacher follows best. What you can read
+# follows less; what follows you cannot read. That is the price, and now you know it in numbers.
 #
 # ## 8. Does the student look where the teacher looks?
 #
@@ -720,46 +656,39 @@ plots.picture(figure, f"Fidelity against size. {words}.")
 rows = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:60]
 some, asked = X_new[rows], said[rows]
 METHODS = {"saliency": saliency, "occlusion": drops}
-
-
-def agreement(a, b):
-    """Mean rank correlation of two models' maps of the same digits."""
-    return simplify.explanation_agreement(a, b).nanmean().item()
-
-
-# %%
 maps = {
-    (name, way, seed): explain(model, some, asked)
+    (name, way, seed): explain(model, some, asked)  # (60, 1, 28, 28)
     for name, explain in METHODS.items()
     for way, three in {**WAYS, "teacher": [teacher]}.items()
     for seed, model in enumerate(three)
 }
-table = pd.DataFrame(index=[*WAYS, "chance"], columns=list(METHODS), dtype=float)
-for name in METHODS:
-    own = maps[name, "teacher", 0]
-    for way in WAYS:
-        table.loc[way, name] = np.mean([agreement(own, maps[name, way, s]) for s in range(3)])
-    other = [agreement(own, maps[name, "taught", s].roll(1, 0)) for s in range(3)]
-    table.loc["chance", name] = np.mean(other)
-table.round(2)
-
-# %%
-plots.scoreboard(
-    table.loc[list(WAYS)],
-    title="Being taught brings the maps nearer to the teacher's",
-    chance=table.loc["chance"].to_dict(),
-    xlabel="rank correlation with the teacher's maps",
-)
 
 # %% [markdown]
-# The measure is no mystery. Rank the 784 pixels of both maps, and correlate the ranks:
+# For one digit by hand: rank the 784 pixels of both maps, and correlate the ranks.
 
 # %%
-own, other = (maps["saliency", way, 0][0].flatten() for way in ("teacher", "taught"))
-ranks = [rankdata(m) for m in (own, other)]  # 1 to 784; equal pixels share a rank
-by_hand = np.corrcoef(ranks)[0, 1]
-np.testing.assert_allclose(by_hand, spearmanr(own, other).statistic)
+own, other = (maps["saliency", way, 0] for way in ("teacher", "taught"))
+ranks = [rankdata(m[0]) for m in (own, other)]  # 1 to 784; equal pixels share a rank
+by_hand = np.corrcoef([r.flatten() for r in ranks])[0, 1]
+np.testing.assert_allclose(by_hand, spearmanr(own[0].flatten(), other[0].flatten()).statistic)
+np.testing.assert_allclose(by_hand, simplify.explanation_agreement(own, other)[0], atol=1e-6)
 print(f"the first digit: {by_hand:.2f}")
+
+
+# %%
+def agreement(name, way, move=0):
+    """Mean rank correlation with the teacher's maps, for each of three students."""
+    pairs = [(maps[name, "teacher", 0], maps[name, way, s].roll(move, 0)) for s in range(3)]
+    return [simplify.explanation_agreement(*pair).nanmean().item() for pair in pairs]
+
+
+found = {name: {way: agreement(name, way) for way in WAYS} for name in METHODS}
+plots.scoreboard(
+    pd.DataFrame(found).map(np.mean),
+    title="Being taught brings the maps nearer to the teacher's",
+    chance={name: np.mean(agreement(name, "taught", move=1)) for name in METHODS},
+    xlabel="rank correlation with the teacher's maps",
+)
 
 # %% [markdown]
 # Three things to read from the figure. Coarse maps (occlusion) agree well, but a good half of that is
@@ -770,28 +699,24 @@ print(f"the first digit: {by_hand:.2f}")
 # Is that gain of the taught students over *all labels* larger than what three beginnings vary by?
 
 # %%
-for name in METHODS:
-    per = {
-        w: [agreement(maps[name, "teacher", 0], maps[name, w, s]) for s in range(3)] for w in WAYS
-    }
+for name, per in found.items():
     gain = np.subtract(per["taught"], per["all labels"])
     low, high = ttest_1samp(gain, 0).confidence_interval()
     assert gain.mean() > 0
     print(f"{name:10} gain {gain.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
-# An interval above 0 says yes, for these 60 digits: small, but no accident. Same answers, better kept
-# reasons, and still other spots, as in the figure at the start.
+# An interval above 0 says yes, for these 60 digits: a small gain, but more than the beginnings vary. Nearly the
+# same answers, reasons somewhat nearer, and still other spots, as in the figure at the start.
 #
 # ## 9. The student as a graph of knowledge
 #
 # A picture of what a student knows joins three kinds of things: the **classes**, the **units** that carry
 # them, and the **rules** of the tree. Each link is measured: a unit *raises* a class if the score falls
 # without it; a rule *concludes* a class in so many of its digits; a unit *goes with* a rule if they
-# light up together.
+# light up together (a correlation; below 0, one is on when the other is off).
 
 # %%
-rules = rules_of(tree, names)
 graph = knowledge_graph(
     student,
     X_new,
@@ -817,22 +742,25 @@ with TemporaryDirectory() as folder:
     )
 
 # %% [markdown]
-# On paper, draw the neighborhood of two classes that the student mixes up:
+# A fourth kind of link says where the student leaves its teacher: what the teacher calls this is *taken for*
+# that. On paper, draw the neighborhood of the strongest of them:
 
 # %%
-chosen = ["digit 3", "digit 8"]
+links = [(a, b, link["relation"], link["weight"]) for a, b, link in graph.edges(data=True)]
+_, *chosen = max((share, a, b) for a, b, relation, share in links if relation == "taken for")
 kinds = dict(graph.nodes(data="kind"))
 behind = [n for k in chosen for n in graph.predecessors(k) if kinds[n] != "class"]
 near = [*dict.fromkeys(behind), *chosen]  # each once, in the order of the classes
 arrows = [
-    (start, end, f"{link['relation']} {link['weight']:.2f}")
-    for start, end, link in graph.edges(data=True)
-    if start in near and end in near and link["relation"] != "taken for"
+    (a, b, f"{relation} {weight:.2f}")
+    for a, b, relation, weight in links
+    if {a, b} <= {*near} and (relation != "taken for" or a == chosen[0])
 ]
+print(" and ".join(chosen))
 
 # %%
 of = {kind: [n for n in near if kinds[n] == kind] for kind in ("unit", "rule")}
-places = {n: (0, 0.5 + i) for i, n in enumerate(of["unit"])}
+places = {n: (0, 2 * i) for i, n in enumerate(of["unit"])}
 places |= {n: (1, 4 * i) for i, n in enumerate(of["rule"])}
 places |= {n: (2, 1 + 2 * i) for i, n in enumerate(chosen)}
 texts = {n: f"{n}\n{graph.nodes[n]['text'].replace(' AND ', chr(10))}" for n in of["rule"]}
@@ -841,36 +769,27 @@ plots.graph(
     texts,
     groups={n: kinds[n] for n in near},
     positions=places,
-    title="What the student's 3 and 8 hang on",
+    title="What the student's 4 and 9 hang on",
 )
 
 # %% [markdown]
 # Read one link of each kind. *Raises* is an intervention: switch the unit off, and the score falls by so
-# much. *Goes with* is an association only, and a weak one: the tree's rules and the student's units answer the
-# same question by different means, as in section 4. A fourth kind of link says where the student leaves its
-# teacher:
-
-# %%
-leaves = [
-    (link["weight"], start, end)
-    for start, end, link in graph.edges(data=True)
-    if link["relation"] == "taken for"
-]
-for share_of, start, end in sorted(leaves, reverse=True)[:3]:
-    print(f"{share_of:.1%} of what the teacher calls {start}, the student calls {end}")
+# much. Unit 3 raises both classes: a place to look, no proof, when a 4 is taken for a 9 (3 of 101). *Goes with* is
+# an association only, and a weak one: the tree's rules and the student's units answer the same question by
+# different means, as in section 4.
 
 # %% [markdown]
 # ## When it lies
 #
-# Fidelity was measured on digits. Ask teacher and student about something else: digits turned over, black
-# on white, and noise, strong and pale.
+# Fidelity was measured on digits. Ask teacher and student about something else: digits mirrored top to bottom,
+# black on white, and noise, strong and pale.
 
 # %%
 noise = torch.rand(250, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 fourth = X_new[::4]  # 250 digits
 elsewhere = {
     "new digits": fourth,
-    "upside down": fourth.flip(2),
+    "top to bottom": fourth.flip(2),
     "black on white": 1 - fourth,
     "strong noise": noise,
     "pale noise": 0.3 * noise,
@@ -892,7 +811,7 @@ plots.bars(
 )
 
 # %% [markdown]
-# Fidelity is a number about **rows**, never about a model alone. A student that follows on 98 of 100 digits
+# Fidelity is a number about **rows**, never about a model alone. A student that follows on 97 of 100 digits
 # tells you little about what the teacher does on the first picture that is none: it may follow fully, or
 # never.
 #
@@ -935,7 +854,7 @@ progress()
 #
 # - A teacher's knowledge sits in its wrong answers. Temperature brings it out, and a student learned 3s that
 #   it had never seen.
-# - A teacher does not beat labels that you have. It beats labels that you do not have: it answers any
+# - Here a teacher did not beat the labels that we had. It beats those that you do not have: it answers any
 #   number of questions.
 # - Fidelity is about answers on certain rows. Reasons have to be compared for themselves, beside chance.
 #
@@ -946,7 +865,7 @@ progress()
 
 # %%
 with torch.no_grad():
-    s, t = (model(X_new) - model(X_new).mean(1, keepdim=True) for model in (student, teacher))
+    s, t = (z - z.mean(1, keepdim=True) for z in (student(X_new), logits_new))
 weight = ((s * t).sum() / t.square().sum()).item()  # the best weight, by least squares
 outside = (s - weight * t).square().sum() / s.square().sum()
 print(

@@ -102,7 +102,8 @@ def t(a, *, p=0.975, lost=1):
         (spread(lambda a, b: t(a) * np.hypot(sem(a), sem(b))), "come in pairs"),
         (lambda a, b: ttest_rel(b, a).confidence_interval(), "b - a"),
         (lambda a, b: ttest_rel(a, b).confidence_interval()[::-1], "changed places"),
-        (spread(lambda a, b: 4.30265 * sem(a - b)), "eight pairs"),
+        (spread(lambda a, b: 1.96 * (a - b).std() / len(a) ** 0.5), "many pairs, and"),
+        (spread(lambda a, b: 4.30 * sem(a - b)), "eight pairs: 4.30 holds"),
         (lambda a, b: (a - b).mean(), "two numbers"),
     ],
 )
@@ -134,12 +135,42 @@ def test_credit_takes_the_model_answer_and_another_one():
 
 
 @pytest.mark.parametrize(
+    "good",
+    [
+        """The tree and the network mostly decide alike on the applications used to grow it. How
+        often they agree on applications they have not seen, the number does not say, so measure it
+        on fresh applications. A tree can give the same output for other reasons. For four percent
+        of the people it even says something else, and they get an untrue explanation.""",
+        """On the very data the tree was fitted to, its output equals the network's. It says nothing
+        on applications from next month. Agreement of outputs is not agreement of what drives them:
+        two columns that go together can be exchanged. I would ask for a separate sample, split
+        into accepted and rejected. The other four cases in a hundred get a letter that is not true:
+        for them a wrong rule is printed.""",
+    ],
+)
+def test_credit_takes_other_words(good):
+    assert_accepted("distillation.credit", good)
+
+
+@pytest.mark.parametrize(
     ("wrong", "match"),
     [
         ("It proves nothing.", "say more"),
         ("an agreement of answers is not an agreement of reasons " * 6, "On which applications"),
         ("measure it again on held-out rows and for every group too " * 5, "give its reasons"),
         ("on new rows, and agreement says nothing about the reasons " * 5, "handed to those"),
+        (
+            """This is problematic: a network is a black box and a tree is simple. The reasons
+            might be wrong and there could be new problems. One has to be careful with such claims,
+            and more tests and more data would be needed before people are judged by it.""",
+            "On which applications",
+        ),
+        (
+            """96 % is high: the tree is good. It differs a little on unseen data, but each letter
+            gives the reasons, which are easy to read, and that is what transparency means. I would
+            only ask for more rules, and for a shorter letter, to make it clearer still.""",
+            "give its reasons",
+        ),
     ],
 )
 def test_credit_asks_for_what_is_missing(wrong, match):

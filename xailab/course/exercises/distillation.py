@@ -110,11 +110,19 @@ def interval(answer: Any) -> None:
 
     a, b = np.array([97.0, 95.0, 96.0]), np.array([95.0, 94.0, 93.0])
     expect_close(
-        _pair(answer(a, b)), [2 - 2.48414, 2 + 2.48414], "interval", rtol=1e-4, known=_widths(a, b)
+        _pair(answer(a, b)), [2 - 2.48414, 2 + 2.48414], "interval", rtol=5e-3, known=_widths(a, b)
     )
-    more = np.array([3.0, 1.0, 2.0, 4.0, 0.0, 2.0, 1.0, 3.0])  # d = 1.3093, t = 2.3646
-    want = [2 - 1.09461, 2 + 1.09461]
-    expect_close(_pair(answer(more, 0 * more)), want, "the interval of eight pairs", rtol=1e-4)
+    more = np.array([6.0, 4.0, 5.0, 7.0, 3.0, 5.0, 4.0, 6.0])  # d = 1.3093, t = 2.3646
+    want = [5 - 1.09461, 5 + 1.09461]
+    slip = "4.30 holds for three pairs; for n of them take student_t.ppf(0.975, n - 1)."
+    half = 4.30265 * 1.30931 / 8**0.5
+    expect_close(
+        _pair(answer(more, 0 * more)),
+        want,
+        "the interval of eight pairs",
+        rtol=5e-3,
+        known={slip: [5 - half, 5 + half]},
+    )
 
 
 def _pair(got: Any) -> Any:
@@ -136,7 +144,9 @@ def _widths(a: Any, b: Any) -> dict[str, Any]:
     unpaired = np.sqrt(a.var(ddof=1) + b.var(ddof=1))
     halves = {
         "1.96 is the quantile for very many pairs; with three it is 4.30: student_t.ppf(0.975, "
-        "n - 1).": 1.95996 * spread / root,
+        "n - 1).": 1.96 * spread / root,
+        "1.96 is the quantile for very many pairs, and the standard deviation divides by n here: "
+        "take student_t.ppf(0.975, n - 1) and ddof=1.": 1.96 * d.std() / root,
         "the standard deviation divides by n here; with a mean taken from the same pairs it has "
         "to be n - 1 (ddof=1).": t * d.std() / root,
         "this is where single differences lie; the mean of n varies less: divide by the root of "
@@ -187,21 +197,28 @@ def credit(answer: Any) -> None:
     expect_words(answer, 40)
     expect_mentions(
         answer,
-        r"\bnew\b|held.?out|unseen|by heart|memori[sz]|overfit|grown on|training (rows|data|set)"
-        r"|same (rows|data|applications)|test (rows|data|set)|never s(aw|een)",
+        r"\b(new|fresh|other|separate|independent|later|future|unknown|different) (\w+ )?(applica|row|"
+        r"data|case|custom|people|person|example|set\b|sample)|held.?out|hold.?out|unseen|by heart|"
+        r"memori[sz]|over-?fit|test (row|data|set)|validat|next (week|month|quarter|year)|(not|n't|"
+        r"never|nobody)( \w+)? (see|saw|seen)\b|generali[sz]",
         "On which applications was the agreement measured, and on which should it be?",
     )
+    why = (
+        r"(reason|\bwhy\b|ground|logic|mechanism|cause|explanation|inside|internal|rel(y|ies)\b|"
+        r"drives?\b|uses?\b)"
+    )
+    but = r"(\bnot?\b|n't|nothing|different|\bother\b|another|never|without|neither|\bnor\b|cannot)"
     expect_mentions(
         answer,
-        r"reason|\bwhy\b|other means|mechanism|cause|attribution|explanation agreement|shortcut"
-        r"|different (feature|way)",
+        rf"\b{but}[^.]{{0,70}}{why}|{why}[^.]{{0,70}}{but}|other means|shortcut|correlat",
         "The tree gives the network's answers; does it give its reasons?",
     )
     expect_mentions(
         answer,
-        r"\b4 ?(%|percent|in (a )?(100|hundred)|of (a )?(100|hundred))|four (in|of|percent)|disagree"
-        r"|differ|do(es)? not agree|mismatch|false|wrong|each (letter|single|applicant|case|person)"
-        r"|per (group|applicant)|rejected (alone|ones|applicants)|minority",
+        r"\b(4|four) ?(%|percent|per cent|cases|people|applicants|(in|of|out of) (a |every )?(100|"
+        r"hundred))|disagree|differ|do(es)? not (agree|match|follow)|mismatch|(false|wrong|untrue|"
+        r"invented) (reason|rule|letter|explanation|cause)|each (\w+ )?(letter|case|applicant|person)"
+        r"|per (group|applicant)|(among|for|on|of) the rejected|rejected (alone|ones|only)|minority",
         "What is handed to those on whom tree and network do not agree?",
     )
 
