@@ -760,7 +760,7 @@ print(" and ".join(chosen))
 
 # %%
 of = {kind: [n for n in near if kinds[n] == kind] for kind in ("unit", "rule")}
-places = {n: (0, 2 * i) for i, n in enumerate(of["unit"])}
+places = {n: (0, y) for n, y in zip(of["unit"], (0.5, 1.5, 3.5))}
 places |= {n: (1, 4 * i) for i, n in enumerate(of["rule"])}
 places |= {n: (2, 1 + 2 * i) for i, n in enumerate(chosen)}
 texts = {n: f"{n}\n{graph.nodes[n]['text'].replace(' AND ', chr(10))}" for n in of["rule"]}
