@@ -275,6 +275,18 @@ def test_a_row_that_is_fooled_is_left_alone() -> None:
     assert torch.equal(moved[0], x[0])
 
 
+def test_squares_keep_no_graph_of_a_functions_weights() -> None:
+    weight, kept = torch.ones(1, requires_grad=True), []
+
+    def score(x: Tensor) -> Tensor:
+        kept.append((weight * x.sum((1, 2, 3))).requires_grad)
+        return weight * x.sum((1, 2, 3))
+
+    square_attack(score, torch.full((1, 1, 2, 2), 0.5), None, epsilon=0.1, n_queries=3)
+    assert len(kept) == 4
+    assert not any(kept)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

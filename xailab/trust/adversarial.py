@@ -273,7 +273,8 @@ def square_attack(
     changes = [(place, epsilon * signs.to(x)) for place, signs in squares]
 
     def attack(at: slice, t: Tensor | None) -> Tensor:
-        return _search(model, start[at], t, changes, -1 if targeted else 1, clip)
+        with torch.no_grad():  # a function's weights would keep the graph of every query
+            return _search(model, start[at], t, changes, -1 if targeted else 1, clip)
 
     return _by_chunks(attack, model, start, target, batch_size)
 

@@ -185,9 +185,9 @@ def _bars(ax: "Axes", before: Tensor, after: Tensor) -> None:
     classes = np.arange(len(before))
     ax.bar(classes - 0.2, before.numpy(), 0.4, color=MUTED, label="before")
     ax.bar(classes + 0.2, after.numpy(), 0.4, color=CYCLE[1], label="after")
-    ax.set(ylim=(0, 1), xticks=classes)
+    ax.set(ylim=(0, 1.25), xticks=classes, yticks=np.linspace(0, 1, 6))  # the legend's room on top
     ax.set_title("probability of each class", fontsize=10, y=1.0)
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8, frameon=False, loc="upper center", ncols=2)
 
 
 def explorer(attacked: Attacked) -> "VBox":

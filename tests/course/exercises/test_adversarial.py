@@ -51,6 +51,12 @@ def in_place(model, x, y, epsilon):
     return x.add_(epsilon * slopes(model, x, y).sign()).clamp_(0, 1)
 
 
+def true_logit(model, x, y, epsilon):
+    leaf = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(model(leaf).gather(1, y[:, None]).sum(), leaf)
+    return (x - epsilon * grad.sign()).clamp(0, 1)
+
+
 def attached(model, x, y, epsilon):
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)
@@ -72,6 +78,7 @@ def attached(model, x, y, epsilon):
         ),
         (by_backward, r"\.backward\(\) left a gradient"),
         (in_place, "changed x"),
+        (true_logit, "true class's logit"),
         (attached, "detach"),
         (lambda m, x, y, e: None, "None"),
     ],
@@ -82,6 +89,16 @@ def test_fgsm_names_the_mistake(wrong, match):
 
 def lengths(change):
     return change.flatten(1).norm(dim=1).reshape(-1, *[1] * (change.ndim - 1))
+
+
+def shortened_by(measure):
+    """Return an answer that shortens what is too long by this measure."""
+
+    def ball(change, epsilon):
+        length = measure(change)
+        return torch.where(length > epsilon, change * epsilon / length, change)
+
+    return ball
 
 
 @pytest.mark.parametrize(
@@ -102,8 +119,12 @@ def test_ball_takes_right_answers(right):
         (lambda change, e: change.clamp(-e, e), "L-inf box"),
         (lambda change, e: change * e / change.norm(), "length of the whole batch"),
         (lambda change, e: change * e / lengths(change).clamp(min=1e-12), "stretched"),
-        (lambda change, e: change * e / lengths(change), "nan|NaN|not a number"),
-        (lambda change, e: torch.where(change.norm(dim=1, keepdim=True) > e, 0, change), "."),
+        (lambda change, e: change * e / lengths(change), "stretched"),
+        (lambda change, e: change * lengths(change).clamp(max=e) / lengths(change), "nan|NaN"),
+        (shortened_by(lambda change: lengths(change) ** 2), "root is missing"),
+        (shortened_by(lambda change: lengths(change.abs() ** 0.5) ** 2), "sum of sizes"),
+        (shortened_by(lambda change: change.norm(dim=1, keepdim=True)), "axis 1"),
+        (shortened_by(lambda change: change.norm(dim=-1, keepdim=True)), "last axis"),
         (lambda change, e: None, "None"),
     ],
 )

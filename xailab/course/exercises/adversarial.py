@@ -62,6 +62,7 @@ def _slips(x: "Tensor", want: "Tensor") -> dict[str, "Tensor"]:
     raised = x + 0.2 * sign
     away = torch.tensor([[2.0, -1.0, 0.5, 0.0], [2.0, -1.0, 0.5, 0.0]])
     slopes = torch.stack([-away[0] * _other(x[0], 1), away[1] * _other(x[1], 0)])
+    logit = torch.stack([want[0], x[1]])  # of class 0, whose weights are 0
     same_class = x + 0.2 * torch.tensor([[-1.0, 1.0, -1.0, 0.0], [-1.0, 1.0, -1.0, 0.0]])
     return {
         "pixels leave 0..1: the clamp is missing.": raised,
@@ -73,6 +74,7 @@ def _slips(x: "Tensor", want: "Tensor") -> dict[str, "Tensor"]:
         ).clamp(0, 1),
         "epsilon is missing: each pixel moved by 1.": (x + sign).clamp(0, 1),
         "only the change came back: add it to x.": 0.2 * sign,
+        "this lowers the true class's logit; FGSM raises the loss, which sees every logit.": logit,
         "the second row moved as if its class were 1: give the loss each row's own `y`.": (
             same_class.clamp(0, 1)
         ),
@@ -106,25 +108,40 @@ def ball(answer: Any) -> None:
 
     change = torch.tensor([[3.0, -4.0], [0.3, 0.4], [0.0, 0.0]])
     want = torch.tensor([[0.6, -0.8], [0.3, 0.4], [0.0, 0.0]])
-    everything = change.norm()
-    longest = torch.tensor([[0.6, -0.8], [0.6, 0.8], [0.0, 0.0]])
     known = {
         "each number is cut for itself: that is the L-inf box, not the L2 ball.": change.clamp(
             -1, 1
         ),
         "every row is shortened by the length of the whole batch: a row has a length of its own.": (
-            change / everything
+            change / change.norm()
         ),
-        "short rows are stretched to the full length: they may stay as they are.": longest,
-        "a row of zeros has length 0, and 0 / 0 is not a number.": longest
-        / longest.abs().clamp(max=0),
+        "short rows are stretched to the full length: they may stay as they are.": torch.tensor(
+            [[0.6, -0.8], [0.6, 0.8], [0.0, 0.0]]
+        ),
+        "the length is the root of the sum of squares: the root is missing.": torch.tensor(
+            [[0.12, -0.16], [0.3, 0.4], [0.0, 0.0]]
+        ),
+        "the length is the root of the sum of squares, not the sum of sizes.": torch.tensor(
+            [[3 / 7, -4 / 7], [0.3, 0.4], [0.0, 0.0]]
+        ),
         "only the length is right, the direction is lost: divide by it.": want.abs(),
     }
-    expect_close(answer(change.clone(), 1.0), want, "rows in the ball of 1", known=known)
+    nonzero = {name: rows[:2] for name, rows in known.items()}
+    expect_close(answer(change[:2].clone(), 1.0), want[:2], "rows in the ball of 1", known=nonzero)
+    expect_close(answer(change.clone(), 1.0), want, "rows in the ball of 1, one of zeros")
     pictures = change.reshape(3, 1, 1, 2).expand(3, 2, 2, 2).clone()
     lengths = pictures.flatten(1).norm(dim=1).reshape(3, 1, 1, 1)
     shorter = pictures * (2 / lengths).nan_to_num(posinf=1.0).clamp(max=1)
-    expect_close(answer(pictures, 2.0), shorter, "pictures (3, 2, 2, 2) in the ball of 2")
+    known = {
+        f"the length is taken along {axis} only: a row's length counts all of its pixels.": (
+            pictures
+            * (2 / pictures.norm(dim=dim, keepdim=True)).nan_to_num(posinf=1.0).clamp(max=1)
+        )
+        for dim, axis in ((1, "axis 1"), (-1, "the last axis"))
+    }
+    expect_close(
+        answer(pictures, 2.0), shorter, "pictures (3, 2, 2, 2) in the ball of 2", known=known
+    )
 
 
 @exercise(
