@@ -24,7 +24,7 @@
 #
 # **You need:** [03 Training](03_training.ipynb) and [06 Saliency](06_saliency.ipynb)
 #
-# **Time:** 70 minutes with the exercises; the cells run in half a minute · **Difficulty:** 3 of 5
+# **Time:** 70 minutes with the exercises; the cells run in under a minute · **Difficulty:** 3 of 5
 
 # %%
 from functools import partial
