@@ -112,5 +112,5 @@ def test_the_command_writes_weights_and_words(tmp_path, monkeypatch, capsys):
 
 
 def test_a_recipe_that_is_not_there():
-    with pytest.raises(SystemExit, match="no recipe 'digit_rnn'; there are .*digit_cnn, "):
+    with pytest.raises(SystemExit, match=r"no recipe 'digit_rnn'; there are .*digit_cnn, "):
         recipes.main(["digit_rnn"])
