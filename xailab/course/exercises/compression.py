@@ -19,6 +19,25 @@ if TYPE_CHECKING:
 LESSON = "21_compression"
 
 
+# fmt: off
+_PRUNED_WRONG = {  # what comes of 1, -20, 2, 50 and -3, 40, 30, -60 when 3 of the 8 should go
+    "the largest weights went; the smallest should.": [1, -20, 2, 0, -3, 0, 30, 0],
+    "this sorts by value: -6 is small as a number, but a large weight. Sort sizes.":
+        [1, 0, 2, 50, 0, 40, 30, 0],
+    "each tensor has a threshold of its own; one threshold serves all.":
+        [0, -20, 0, 50, 0, 40, 0, -60],
+    "one weight too few went: the threshold itself has to go too.":
+        [0, -20, 0, 50, -3, 40, 30, -60],
+    "one weight too many went.": [0, 0, 0, 50, 0, 40, 30, -60],
+    "the amount is the share that goes, not the share that stays.": [0, 0, 0, 50, 0, 40, 0, -60],
+    "the weights have lost their signs.": [0, 20, 0, 50, 0, 40, 30, 60],
+    "nothing went. The amount is a share of the weights, not the size below which they go.":
+        [1, -20, 2, 50, -3, 40, 30, -60],
+    "this is the mask of those that stay; multiply the weights by it.": [0, 1, 0, 1, 0, 1, 1, 1],
+}
+# fmt: on
+
+
 @exercise(
     "compression.prune",
     kind="code",
@@ -45,44 +64,7 @@ def prune(answer: Any) -> None:
     want = [0, -20, 0, 50, 0, 40, 30, -60]  # 1, 2 and -3 go
     got = answer(weights, 3 / 8)
     _check_list(got, given)
-    known = {
-        "the largest weights went; the smallest should.": [1, -20, 2, 0, -3, 0, 30, 0],
-        "this sorts by value: -6 is small as a number, but a large weight. Sort sizes.": [
-            *(1, 0, 2, 50, 0, 40, 30, 0)
-        ],
-        "each tensor has a threshold of its own; one threshold serves all.": [
-            *(0, -20, 0, 50, 0, 40, 0, -60)
-        ],
-        "one weight too few went: the threshold itself has to go too.": [
-            *(0, -20, 0, 50, -3, 40, 30, -60)
-        ],
-        "one weight too many went.": [0, 0, 0, 50, 0, 40, 30, -60],
-        "the amount is the share that goes, not the share that stays.": [
-            0,
-            0,
-            0,
-            50,
-            0,
-            40,
-            0,
-            -60,
-        ],
-        "the weights have lost their signs.": [0, 20, 0, 50, 0, 40, 30, 60],
-        "nothing went. The amount is a share of the weights, not the size below which they go.": [
-            *(1, -20, 2, 50, -3, 40, 30, -60)
-        ],
-        "this is the mask of those that stay; multiply the weights by it.": [
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            1,
-            1,
-        ],
-    }
-    expect_close(_row(got), want, "3 of 8 weights pruned", known=known)
+    expect_close(_row(got), want, "3 of 8 weights pruned", known=_PRUNED_WRONG)
     if any(not torch.equal(a, b) for a, b in zip(weights, given, strict=True)):
         raise Mistake("the copies are right, but your function changed the tensors it was given.")
     expect_close(_row(answer(given, 0.0)), _row(given), "a share of 0, where nothing goes,")

@@ -184,6 +184,11 @@ def split(answer: Any) -> None:
         "the sign: total - aleatoric.": [aleatoric - total],
     }
     expect_close(got[2], total - aleatoric, "the epistemic part", known=_as_it_came(got[2], less))
+    _check_certain(answer)
+
+
+def _check_certain(answer: Any) -> None:
+    """Two networks that contradict each other without a doubt."""
     certain = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     for part, want, name in zip(
         answer(certain),
