@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from xailab.data import plane
 from xailab.models import MOON_NOISES, digit_bayes, digit_committee, mlp, moon_nets
-from xailab.trust.bayes import BayesLinear, bayesian_layers
+from xailab.models.bayesian import BayesLinear
+from xailab.trust.bayes import bayesian_layers
 
 Digits = tuple[Tensor, Tensor]
 Measure = Callable[[nn.Module, Tensor, Tensor], float]

@@ -16,7 +16,7 @@ from xailab.behavior.surrogates import Rule
 from xailab.core.batching import batched, quiet
 from xailab.core.checks import check_input, check_positive, check_target
 from xailab.core.files import write_atomically
-from xailab.core.layers import capture, edited, output_of
+from xailab.core.layers import capture, edited, units_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
 
@@ -88,16 +88,15 @@ def knowledge_graph(
     check_input(model, x)
     n_units, n_rules = check_positive("n_units", n_units), check_positive("n_rules", n_rules)
     rows = x.detach()
-    with frozen(model), torch.no_grad():
-        scores = _scores(model, rows, batch_size)
-        labels = _labels(y, scores)
-        activations = _activations(model, rows, layer, batch_size)
-        drops = _ablation_drops(model, rows, labels, layer, scores, activations, batch_size)
-    names = _names(class_names, scores.shape[1])
     table = rows.cpu().flatten(1).numpy() if features is None else features
     if len(table) != len(x):
         raise ValueError(f"features holds {len(table)} rows, x holds {len(x)}")
     fired = np.array([rule.fires(table) for rule in rules]).reshape(len(rules), len(x))
+    with frozen(model), torch.no_grad():
+        scores = _scores(model, rows, batch_size)
+        labels, names = _labels(y, scores), _names(class_names, scores.shape[1])
+        activations = _activations(model, rows, layer, batch_size)
+        drops = _ablation_drops(model, rows, labels, layer, scores, activations, batch_size)
     graph = nx.DiGraph(layer=layer, rows=len(x))
     graph.add_nodes_from(names, kind="class")
     _add_confusions(graph, scores.argmax(1).cpu().numpy(), labels, names)
@@ -113,6 +112,9 @@ def write_graphml(graph: nx.Graph, path: str | Path) -> Path:
     Args:
         graph: nodes and edges whose attributes are texts and numbers.
         path: the file to write; missing folders are made.
+
+    Returns:
+        The path written.
 
     Raises:
         networkx.NetworkXError: an attribute that GraphML has no type for.
@@ -146,10 +148,7 @@ def _activations(model: nn.Module, rows: Tensor, layer: str, batch_size: int | N
     def means(chunk: Tensor) -> Tensor:
         with capture(model, layer) as kept:
             outputs_of(model, chunk)
-        maps = output_of(kept, layer, len(chunk))
-        if maps.ndim < 2:
-            raise ValueError(f"layer {layer!r} gives {tuple(maps.shape)}: it has no units")
-        return maps.unsqueeze(-1).flatten(2).mean(2)
+        return units_of(kept, layer, len(chunk)).unsqueeze(-1).flatten(2).mean(2)
 
     return batched(means, rows, batch_size=batch_size, owner=model).double().cpu().numpy()
 

@@ -105,6 +105,21 @@ def output_of(kept: Mapping[str, Tensor], layer: str, rows: int) -> Tensor:
     return kept[layer]
 
 
+def units_of(kept: Mapping[str, Tensor], layer: str, rows: int) -> Tensor:
+    """Return the same, refusing outputs without a dimension of units.
+
+    Raises:
+        ValueError: as `output_of`; a layer that gives one number a row.
+
+    >>> units_of({"0": torch.ones(2, 3)}, "0", 2).shape
+    torch.Size([2, 3])
+    """
+    output = output_of(kept, layer, rows)
+    if output.ndim < 2:
+        raise ValueError(f"layer {layer!r} gives {tuple(output.shape)}: it has no units")
+    return output
+
+
 @contextmanager
 def edited(model: nn.Module, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer hand on `edit(output)` in place of its output inside the `with` block.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_baseline, check_input, check_positive, split_target
-from xailab.core.layers import capture, edited, output_of
+from xailab.core.layers import capture, edited, output_of, units_of
 from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
 from xailab.core.state import frozen
 
@@ -252,7 +252,7 @@ def top_inputs(
     def of_unit(rows: Tensor) -> Tensor:
         with capture(model, layer) as kept:
             outputs_of(model, rows)
-        maps = _units(kept, layer, len(rows))
+        maps = units_of(kept, layer, len(rows))
         if number >= maps.shape[1]:
             raise ValueError(f"layer {layer!r} has units 0..{maps.shape[1] - 1}, got {unit}")
         return maps[:, number]
@@ -325,14 +325,6 @@ def _by_size(labels: Tensor) -> Tensor:
     return ranks[labels]
 
 
-def _units(kept: dict[str, Tensor], layer: str, rows: int) -> Tensor:
-    """Return what a layer gave, refusing outputs without a dimension of units."""
-    activation = output_of(kept, layer, rows)
-    if activation.ndim < 2:
-        raise ValueError(f"layer {layer!r} gives {tuple(activation.shape)}: it has no units")
-    return activation
-
-
 def _row_conductance(
     model: nn.Module,
     start: Tensor,
@@ -401,7 +393,7 @@ def _ablation(
         for row, t in zip(x, split_target(target, len(x)), strict=True):
             with capture(model, layer) as kept:
                 score = scores_of(model, row[None], t)
-            activation = _units(kept, layer, 1)[0]
+            activation = units_of(kept, layer, 1)[0]
             live = activation.reshape(len(activation), -1).any(1).nonzero()[:, 0]
             drop = torch.zeros_like(activation)
             if len(live):

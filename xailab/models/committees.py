@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from xailab.models.bayesian import BayesLinear
 from xailab.models.shipped import with_weights
-from xailab.trust.bayes import BayesLinear
 
 MOON_NOISES = (0.1, 0.2, 0.3, 0.4)  # one entry of `moon_nets()` each
 _MEMBERS = 5

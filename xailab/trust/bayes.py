@@ -1,8 +1,8 @@
 """Weights that are distributions: learnt with the network, or put around it afterwards.
 
-Lesson 22 teaches this file. Bayes by backprop learns a mean and a standard deviation for every
-weight. Laplace takes a trained network as it is, and asks of its last layer how sharply the
-training rows determine it.
+Lesson 22 teaches this file, and the layers of `xailab.models.bayesian`. Bayes by backprop learns a
+mean and a standard deviation for every weight. Laplace takes a trained network as it is, and asks
+of its last layer how sharply the training rows determine it.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from xailab.core.checks import check_input, check_positive
 from xailab.core.layers import find_layer
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
+from xailab.models.bayesian import BayesianLayer
 from xailab.trust.probabilities import Prediction, check_classes, entropy_split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -28,119 +29,6 @@ _MOST = 5000  # weights of a last layer whose full covariance is inverted: 200 M
 
 
 # ---- Bayes by backprop ---------------------------------------------------------------------------
-
-
-class _Bayesian(nn.Module):
-    r"""What a layer with distributions for weights adds to torch's layer with numbers.
-
-    The layer's own `weight` and `bias` are the means $\mu$; $\rho$ gives the standard deviations,
-    $\sigma = \log(1 + e^\rho)$, which are above 0 for any $\rho$.
-    """
-
-    def _widen(self, prior_std: float, initial_std: float) -> None:
-        if not (prior_std > 0 and initial_std > 0):
-            raise ValueError(
-                f"standard deviations must be above 0, got prior_std={prior_std} and "
-                f"initial_std={initial_std}"
-            )
-        self.prior_std = float(prior_std)
-        rho = torch.tensor(float(initial_std)).expm1().log().item()
-        for name in ("weight", "bias"):
-            mean = getattr(self, name)
-            wide = None if mean is None else nn.Parameter(torch.full_like(mean, rho))
-            self.register_parameter(f"{name}_rho", wide)
-
-    def posterior(self) -> dict[str, Normal]:
-        """Return the distributions of `weight` and, where there is one, `bias`."""
-        pairs = {name: (getattr(self, name), getattr(self, f"{name}_rho")) for name in _PARTS}
-        return {
-            name: Normal(mean, F.softplus(rho))
-            for name, (mean, rho) in pairs.items()
-            if mean is not None
-        }
-
-    def _weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias: drawn while training, the means in evaluation mode."""
-        if not self.training:
-            return self._parameters["weight"], self._parameters["bias"]  # type: ignore[return-value]
-        drawn = {name: one.rsample() for name, one in self.posterior().items()}
-        return drawn["weight"], drawn.get("bias")
-
-
-_PARTS = ("weight", "bias")
-
-
-class BayesLinear(_Bayesian, nn.Linear):
-    r"""A dense layer whose weights are independent normal distributions.
-
-    $$w \sim \mathcal N(\mu, \sigma^2), \quad \sigma = \log(1 + e^\rho), \quad
-      w = \mu + \sigma \odot \varepsilon, \; \varepsilon \sim \mathcal N(0, 1)$$
-
-    Writing a draw as mean plus scaled noise lets gradients reach $\mu$ and $\rho$. In training
-    mode every call draws anew, from torch's random state, as `nn.Dropout` does; in evaluation mode
-    the layer is `nn.Linear` with the means, so every explanation method works on it.
-
-    Args:
-        in_features: numbers a row that come in.
-        out_features: numbers a row that go out.
-        bias: add an offset, a distribution too.
-        prior_std: standard deviation of the prior $\mathcal N(0, s^2)$ of every weight.
-        initial_std: $\sigma$ to begin with.
-
-    Raises:
-        ValueError: a standard deviation that is not above 0.
-
-    Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight Uncertainty in Neural
-        Networks.
-    Elsewhere: Pyro `PyroModule` with `AutoNormal`.
-
-    >>> layer = BayesLinear(3, 2, initial_std=0.1)
-    >>> layer.posterior()["weight"].stddev.unique().item()  # doctest: +ELLIPSIS
-    0.1...
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        prior_std: float = 1.0,
-        initial_std: float = 0.02,
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        self._widen(prior_std, initial_std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, out_features)."""
-        return F.linear(x, *self._weights())
-
-
-class BayesConv2d(_Bayesian, nn.Conv2d):
-    """A convolution whose weights are independent normal distributions: see `BayesLinear`.
-
-    Args:
-        *args: as for `nn.Conv2d`.
-        prior_std: standard deviation of the prior of every weight.
-        initial_std: standard deviation of every weight to begin with.
-        **kwargs: as for `nn.Conv2d`.
-
-    Raises:
-        ValueError: a standard deviation that is not above 0.
-
-    >>> BayesConv2d(1, 4, 3, padding=1)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 4, 8, 8])
-    """
-
-    def __init__(
-        self, *args: Any, prior_std: float = 1.0, initial_std: float = 0.02, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._widen(prior_std, initial_std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, out_channels, H, W)."""
-        return self._conv_forward(x, *self._weights())
 
 
 def kl_from_prior(model: nn.Module) -> Tensor:
@@ -162,6 +50,7 @@ def kl_from_prior(model: nn.Module) -> Tensor:
         Networks (there estimated from draws; for normal priors it has this closed form).
     Elsewhere: `torch.distributions.kl_divergence`.
 
+    >>> from xailab.models.bayesian import BayesLinear
     >>> layer = BayesLinear(1, 1, bias=False, prior_std=1.0, initial_std=1.0)
     >>> _ = layer.weight.data.fill_(2.0)
     >>> round(kl_from_prior(layer).item(), 4)  # 0 + (1 + 4) / 2 - 1 / 2
@@ -219,6 +108,7 @@ def fit_bayes(
         Networks; Graves (2011), Practical Variational Inference for Neural Networks.
     Elsewhere: Pyro `SVI(model, AutoNormal(model), Adam(...), Trace_ELBO())`.
 
+    >>> from xailab.models.bayesian import BayesLinear
     >>> net = BayesLinear(1, 2)
     >>> steps = fit_bayes(net, torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), epochs=3)
     >>> len(steps), net.training
@@ -250,7 +140,7 @@ def fit_bayes(
     return history
 
 
-def bayesian_layers(model: Any) -> list[_Bayesian]:
+def bayesian_layers(model: Any) -> list[BayesianLayer]:
     """Return the layers whose weights are distributions.
 
     Raises:
@@ -259,7 +149,7 @@ def bayesian_layers(model: Any) -> list[_Bayesian]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    layers = [module for module in model.modules() if isinstance(module, _Bayesian)]
+    layers = [module for module in model.modules() if isinstance(module, BayesianLayer)]
     if not layers:
         raise ValueError("the model has no Bayesian layer: use BayesLinear or BayesConv2d")
     return layers

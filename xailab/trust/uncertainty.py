@@ -20,9 +20,8 @@ from xailab.core.batching import batched
 from xailab.core.checks import Model, Target, check_input, check_positive
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
+from xailab.models.bayesian import BayesConv2d, BayesLinear
 from xailab.trust.bayes import (
-    BayesConv2d,
-    BayesLinear,
     LastLayerLaplace,
     bayesian_layers,
     drawn,

@@ -99,9 +99,9 @@ class Attacked:
         for name, given in {"models": models, "attacks": attacks, "epsilons": epsilons}.items():
             if not given:
                 raise ValueError(f"{name} is empty: give at least one")
+        self.x = check_input(next(iter(models.values())), x).detach()
         if x.ndim != 4 or x.shape[1] != 1:
             raise ValueError(f"x must be gray pictures (N, 1, H, W), got {tuple(x.shape)}")
-        self.x = check_input(next(iter(models.values())), x).detach()
         self.y = torch.as_tensor(split_target(y, len(x)))
         self.epsilons = list(epsilons)
         self.networks, self.attacks = list(models), list(attacks)
