@@ -40,7 +40,7 @@ from xailab.foundations.backprop import (
     numerical_gradient,
     softmax_cross_entropy,
 )
-from xailab.widgets.stepper import backprop_stepper, step_picture
+from xailab.widgets.backprop import backprop_stepper, step_picture
 
 np.set_printoptions(formatter={"float_kind": lambda v: f"{v + 0:4.4g}"})  # + 0: no "-0"
 

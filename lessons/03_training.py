@@ -42,7 +42,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from xailab import data, models, plots
-from xailab.core.streams import muted
+from xailab.core.stderr import muted
 from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.models import training
 

@@ -41,7 +41,7 @@ from xailab.core import capture, folded
 from xailab.course import check, predict, progress, quiz, reveal
 from xailab.foundations import feature_visualization as fv
 from xailab.foundations.activations import top_inputs
-from xailab.widgets.dreams import Frame
+from xailab.widgets.feature_visualization import Frame
 
 # %% [markdown]
 # Nobody took these three photos. A network painted them, each for one of its 1,000 classes, starting

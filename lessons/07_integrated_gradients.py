@@ -43,7 +43,7 @@ from xailab import data, models, plots, widgets
 from xailab.attribution import paths, relevance
 from xailab.attribution.saliency import input_x_gradient, saliency
 from xailab.course import check, hint, predict, progress, quiz, reveal
-from xailab.evaluate.scoreboard import marked_digits, record, score
+from xailab.evaluate.scoreboard import marked_digits_known_answer, record, score
 
 _ = torch.manual_seed(0)  # for the network with random weights near the end
 
@@ -914,7 +914,7 @@ plots.scoreboard(
 # spreads the score over everything bright. See one:
 
 # %%
-marks = marked_digits()
+marks = marked_digits_known_answer()
 zero, mark = marks.x[:1], marks.truth[0]
 compared = {
     "integrated, black": paths.integrated_gradients(marks.model, zero, 8),

@@ -46,7 +46,7 @@ from xailab.attribution.saliency import guided_backprop
 from xailab.core import capture, frozen
 from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.evaluate.localization import relevance_mass_accuracy
-from xailab.evaluate.scoreboard import marked_digits, record, score
+from xailab.evaluate.scoreboard import marked_digits_known_answer, record, score
 
 # %% [markdown]
 # The cat fills one photo, the dog stands in another. Put them side by side, and the network has to
@@ -645,7 +645,7 @@ print(f"Grad-CAM points into the right quarter in {hits:.0%} of the mosaics")
 # hottest cell?
 
 # %%
-marks = marked_digits()
+marks = marked_digits_known_answer()
 zero, outline = marks.x[:1], marks.truth[:1]  # (1, 1, 28, 28) and (1, 28, 28)
 bare = zero * ~outline[:, None]
 with torch.no_grad():

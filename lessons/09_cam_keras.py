@@ -39,7 +39,7 @@ from torch import nn
 from xailab import data, models, plots
 from xailab.attribution import cam as cams
 from xailab.attribution import cam_keras, paths, saliency
-from xailab.core.streams import muted
+from xailab.core.stderr import muted
 from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.evaluate import localization, scoreboard
 

@@ -46,7 +46,7 @@ from xailab.attribution.lime import lime_fit, lime_image, lime_tabular, lime_tex
 from xailab.attribution.occlusion import occlusion, rise
 from xailab.core import predictor
 from xailab.course import check, hint, predict, progress, quiz, reveal
-from xailab.evaluate.scoreboard import marked_digits, record, score
+from xailab.evaluate.scoreboard import marked_digits_known_answer, record, score
 
 # %% [markdown]
 # A cup of coffee, and a network that has a word for it:
@@ -894,7 +894,7 @@ plots.curve(axis, series, title="One point, three widths, two signs", xlabel="x"
 # ask them where the digit is: its ink. The other one is LIME's.
 
 # %%
-marks = marked_digits()
+marks = marked_digits_known_answer()
 zero, mark = marks.x[0].numpy(), marks.truth[0].numpy()  # (1, 28, 28), (28, 28)
 cheat = predictor(marks.model)  # (M, 1, 28, 28) to logits (M, 10)
 by_lime = lime_image(cheat, zero, 8, segments=grid, n_samples=1000)

@@ -47,7 +47,7 @@ from xailab.attribution.paths import expected_gradients, integrated_gradients
 from xailab.attribution.relevance import deep_lift, deep_shap
 from xailab.attribution.saliency import input_x_gradient
 from xailab.course import check, hint, predict, progress, quiz, reveal
-from xailab.evaluate.scoreboard import marked_digits, record, score
+from xailab.evaluate.scoreboard import marked_digits_known_answer, record, score
 
 # %% [markdown]
 # The data are real: 442 diabetes patients, ten measurements each, and a number that says how far the
@@ -981,7 +981,7 @@ np.testing.assert_allclose(pairs[2, 3], half, atol=0.05)
 # team: a dummy, with share 0. Only the lit blocks play, in a few random orders:
 
 # %%
-marks = marked_digits()
+marks = marked_digits_known_answer()
 pixel = torch.arange(28)
 block = (pixel // 2)[:, None] * 14 + (pixel // 2)[None]  # (28, 28): number of each pixel's block
 

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 CELL = """
 import torch
 from xailab import widgets
-from xailab.widgets.dreams import Frame
+from xailab.widgets.feature_visualization import Frame
 frames = [Frame(3 * i, torch.full((3, 8, 8), i / 7), 1.5 * i) for i in range(8)]
 widgets.growth_browser(frames, title="Gray that brightens")
 """

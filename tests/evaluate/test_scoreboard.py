@@ -204,7 +204,7 @@ def test_another_table_is_refused():
 
 @pytest.fixture(scope="module")
 def digits():
-    return scoreboard.marked_digits()
+    return scoreboard.marked_digits_known_answer()
 
 
 def test_the_mark_decides_about_every_row_of_marked_digits(digits):
@@ -244,7 +244,7 @@ def test_a_method_that_works_beats_chance_on_real_digits(digits, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tones():
-    return scoreboard.tones()
+    return scoreboard.tones_known_answer()
 
 
 def test_the_note_decides_about_every_clip_of_tones(tones):

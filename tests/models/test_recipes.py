@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from xailab import models
 from xailab.models import card, recipes
-from xailab.models.shipped import FOLDER, vocabulary_file, weights_file
+from xailab.models.weight_files import FOLDER, vocabulary_file, weights_file
 
 NAMES = list(recipes.RECIPES)
 
@@ -103,7 +103,7 @@ def test_the_command_writes_weights_and_words(tmp_path, monkeypatch, capsys):
     vocabulary = models.Vocabulary.of(["win a prize", "see you"])
     made = models.GRUClassifier(vocabulary, width=2, hidden=2)
     (tmp_path / "weights").mkdir()
-    monkeypatch.setattr("xailab.models.shipped.FOLDER", tmp_path)
+    monkeypatch.setattr("xailab.models.weight_files.FOLDER", tmp_path)
     monkeypatch.setitem(recipes.RECIPES, "sms_gru", lambda: (made, {"accuracy": 0.51239}))
     recipes.main(["sms_gru"])
     assert re.match(r"sms_gru \{'accuracy': 0.5124\} \d+", capsys.readouterr().out)

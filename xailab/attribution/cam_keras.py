@@ -17,7 +17,7 @@ from torch import nn
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_baseline, check_input, check_target, split_target
 from xailab.core.quadrature import quadrature
-from xailab.core.streams import muted
+from xailab.core.stderr import muted
 
 # Torch loads triton late, by itself. After TensorFlow that ends the process (both carry an LLVM).
 with suppress(ImportError):

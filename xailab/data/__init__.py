@@ -19,7 +19,7 @@ _HOMES = {
     "additive_table": "additive",
     "marked_digits": "marked",
     "mosaics": "mosaic",
-    "plane": "planes",
+    "plane": "toy2d",
     "resound": "tone",
     "spectrogram": "tone",
     "tones": "tone",

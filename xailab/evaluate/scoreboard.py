@@ -57,7 +57,7 @@ class KnownAnswer:
     layer: str
 
 
-def marked_digits() -> KnownAnswer:
+def marked_digits_known_answer() -> KnownAnswer:
     """Digits that the cheating network calls 8 only because of a mark: the mark is the answer.
 
     Only digits that it calls something else once the mark is taken away are asked about, so that
@@ -77,7 +77,7 @@ def marked_digits() -> KnownAnswer:
     return KnownAnswer("marked_digits", model, x[asked], target, truth[asked], "relu3")
 
 
-def mosaics() -> KnownAnswer:
+def mosaics_known_answer() -> KnownAnswer:
     """Four photos of four classes in one picture: the cell of the class is the answer."""
     grids = data.mosaics(seed=0)
     x = models.normalize(grids.images)
@@ -87,7 +87,7 @@ def mosaics() -> KnownAnswer:
 
 
 @cache  # the network is trained here: some seconds, so once a session
-def tones() -> KnownAnswer:
+def tones_known_answer() -> KnownAnswer:
     """Clips of a second in which one note decides: its rectangle in the spectrogram is the answer.
 
     Only clips that the network gets right, and no longer once that note is silenced, are asked
@@ -104,9 +104,9 @@ def tones() -> KnownAnswer:
 
 
 SETS: dict[str, Callable[[], KnownAnswer]] = {
-    "marked_digits": marked_digits,
-    "mosaics": mosaics,
-    "tones": tones,
+    "marked_digits": marked_digits_known_answer,
+    "mosaics": mosaics_known_answer,
+    "tones": tones_known_answer,
 }
 
 

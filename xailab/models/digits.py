@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from xailab.models.shipped import with_weights
+from xailab.models.weight_files import with_weights
 
 
 class DigitCNN(nn.Module):

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as transforms
 
 from xailab.core.state import frozen
 from xailab.data import read_member
-from xailab.models.shipped import card
+from xailab.models.weight_files import card
 
 _SHORT_SIDE, _SIDE = 256, 224
 

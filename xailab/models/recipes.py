@@ -25,15 +25,15 @@ from tqdm import trange
 
 from xailab.core.files import write_atomically
 from xailab.data import load, marked_digits, plane
-from xailab.models import committees
+from xailab.models import ensembles
 from xailab.models.digits import DigitCNN
 from xailab.models.digits import digit_cnn as trained_digit_cnn
 from xailab.models.sentences import SentimentHead, minilm
 from xailab.models.sequences import GRUClassifier
-from xailab.models.shipped import vocabulary_file, weights_file
 from xailab.models.students import DigitStudents, SmallDigitCNN
 from xailab.models.texts import PADDING, UNKNOWN, TextModel, Vocabulary
 from xailab.models.transformers import DigitViT, TextTransformer
+from xailab.models.weight_files import vocabulary_file, weights_file
 from xailab.simplify.distill import distill
 from xailab.trust.adversarial import adversarial_fit, pgd
 from xailab.trust.bayes import fit_bayes
@@ -121,7 +121,7 @@ def digit_committee() -> Made:
     """Train five networks on every fourth digit to learn from; measure them one by one."""
     train, test = _every_fourth_digit()
     members = nn.ModuleList(
-        _fit(committees.digit_mlp, *train, _as_it_is, epochs=60, rate=1e-2, seed=seed)
+        _fit(ensembles.digit_mlp, *train, _as_it_is, epochs=60, rate=1e-2, seed=seed)
         for seed in range(5)
     )
     return members, {f"accuracy {i}": _accuracy(one, *test) for i, one in enumerate(members)}
@@ -133,7 +133,7 @@ def digit_bayes() -> Made:
     measured = {}
     for kl_weight in (1.0, 0.1):
         torch.manual_seed(0)
-        model = committees.bayesian_digit_mlp()
+        model = ensembles.bayesian_digit_mlp()
         fit_bayes(model, *train, epochs=150, learning_rate=3e-3, kl_weight=kl_weight)
         with torch.no_grad():
             measured[f"accuracy, kl_weight {kl_weight}"] = _accuracy(model, *test)
@@ -178,11 +178,11 @@ def _moved_copies(x: Tensor, y: Tensor, times: int) -> Pair:
 def moon_nets() -> Made:
     """Train five networks and a Bayesian one on two moons, for each of four noises."""
     every, measured = nn.ModuleList(), {}
-    for noise in committees.MOON_NOISES:
-        points, nets = plane("moons", 300, noise=noise), committees.MoonNets()
+    for noise in ensembles.MOON_NOISES:
+        points, nets = plane("moons", 300, noise=noise), ensembles.MoonNets()
         x, y = torch.as_tensor(points.X), torch.as_tensor(points.y)
         for seed, member in enumerate(nets.members):
-            make = partial(committees.mlp, [2, 32, 32, 2], dropout=0.1)
+            make = partial(ensembles.mlp, [2, 32, 32, 2], dropout=0.1)
             found = _fit(make, x, y, _as_it_is, epochs=80, rate=2e-2, seed=seed)
             member.load_state_dict(found.state_dict())
         fit_bayes(nets.bayes, x, y, epochs=1500, batch_size=300, learning_rate=1e-2)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from xailab.core.batching import batched
 from xailab.core.state import frozen
 from xailab.data import read_members
-from xailab.models.shipped import card, with_weights
 from xailab.models.texts import check_texts
+from xailab.models.weight_files import card, with_weights
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and nothing else needs it
     from tokenizers import Tokenizer

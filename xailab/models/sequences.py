@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xailab.models.shipped import vocabulary_file, with_weights
 from xailab.models.texts import TextModel, Vocabulary
+from xailab.models.weight_files import vocabulary_file, with_weights
 
 
 class GRUClassifier(TextModel):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from xailab.models.shipped import with_weights
+from xailab.models.weight_files import with_weights
 
 STUDENT_WIDTHS = ((2, 3), (4, 6), (16, 24))  # channels of the students in "sizes"
 

@@ -25,7 +25,7 @@ from tqdm.auto import trange
 from xailab.core import batched, capture, frozen
 from xailab.core.batching import quiet
 from xailab.core.checks import check_positive
-from xailab.models import small_images
+from xailab.models import convnets
 
 Pair = tuple[Tensor, Tensor]
 _REMARKS = (
@@ -397,8 +397,8 @@ def _public(name: str) -> tuple[Pair, Pair]:
 def _network(name: str, images: Tensor) -> nn.Module:
     channels, size = images.shape[1:3]
     if name == "alexnet":
-        return nn.Sequential(_FromBytes(), small_images.alexnet(channels=channels, size=size))
-    return nn.Sequential(_FromBytes(), small_images.resnet(channels=channels))
+        return nn.Sequential(_FromBytes(), convnets.alexnet(channels=channels, size=size))
+    return nn.Sequential(_FromBytes(), convnets.resnet(channels=channels))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from xailab.models.shipped import vocabulary_file, with_weights
 from xailab.models.texts import TextModel, Vocabulary
+from xailab.models.weight_files import vocabulary_file, with_weights
 
 
 class MaskedSoftmax(nn.Module):

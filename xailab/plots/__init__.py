@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from xailab.plots.charts import bars, curve, scoreboard
     from xailab.plots.graphs import graph, network
     from xailab.plots.histograms import ridge
+    from xailab.plots.interval import intervals
     from xailab.plots.maps import compare, heatmap, images
     from xailab.plots.matrices import cells, confusion
     from xailab.plots.pictures import Picture, picture
-    from xailab.plots.planes import describe_surfaces, surface_raster, surfaces
-    from xailab.plots.shares import arrivals, beeswarm, force, tokens, waterfall
+    from xailab.plots.shap import arrivals, beeswarm, force, tokens, waterfall
     from xailab.plots.sounds import spectrograms
-    from xailab.plots.spans import intervals
+    from xailab.plots.surface import describe_surfaces, surface_raster, surfaces
     from xailab.plots.tables import Table, table
     from xailab.plots.timelines import timeline
-    from xailab.plots.units import evidence, patch, tiles, unit_card
+    from xailab.plots.unit_cards import evidence, patch, tiles, unit_card
     from xailab.plots.words import describe, describe_bars, describe_curves
 
 _HOMES = {
     "Picture": "pictures",
     "Table": "tables",
-    "arrivals": "shares",
+    "arrivals": "shap",
     "bars": "charts",
-    "beeswarm": "shares",
+    "beeswarm": "shap",
     "boundary": "boundaries",
     "cells": "matrices",
     "compare": "maps",
@@ -39,28 +39,28 @@ _HOMES = {
     "describe": "words",
     "describe_bars": "words",
     "describe_curves": "words",
-    "describe_surfaces": "planes",
-    "evidence": "units",
-    "force": "shares",
+    "describe_surfaces": "surface",
+    "evidence": "unit_cards",
+    "force": "shap",
     "graph": "graphs",
     "heatmap": "maps",
     "images": "maps",
-    "intervals": "spans",
+    "intervals": "interval",
     "network": "graphs",
-    "patch": "units",
+    "patch": "unit_cards",
     "picture": "pictures",
     "raster": "boundaries",
     "ridge": "histograms",
     "scoreboard": "charts",
     "spectrograms": "sounds",
-    "surface_raster": "planes",
-    "surfaces": "planes",
+    "surface_raster": "surface",
+    "surfaces": "surface",
     "table": "tables",
-    "tiles": "units",
+    "tiles": "unit_cards",
     "timeline": "timelines",
-    "tokens": "shares",
-    "waterfall": "shares",
-    "unit_card": "units",
+    "tokens": "shap",
+    "waterfall": "shap",
+    "unit_card": "unit_cards",
 }
 __all__ = [
     "Picture",

@@ -7,20 +7,20 @@ from typing import Any
 from xailab.widgets.show import show
 
 _HOMES = {
-    "backprop_stepper": "stepper",
-    "cam_browser": "cams",
-    "coalition_explorer": "coalitions",
-    "epsilon_slider": "attacks",
-    "growth_browser": "dreams",
-    "head_browser": "heads",
-    "layer_browser": "layers",
-    "lime_sampler": "samplers",
+    "backprop_stepper": "backprop",
+    "cam_browser": "cam",
+    "coalition_explorer": "shapley",
+    "epsilon_slider": "adversarial",
+    "growth_browser": "feature_visualization",
+    "head_browser": "attention",
+    "layer_browser": "activations",
+    "lime_sampler": "lime",
     "method_chooser": "chooser",
-    "path_slider": "alphas",
-    "playground": "play",
+    "path_slider": "paths",
+    "playground": "training",
     "recommend": "chooser",
-    "threshold_explorer": "thresholds",
-    "uncertainty_surface": "surfaces",
+    "threshold_explorer": "fairness",
+    "uncertainty_surface": "uncertainty",
 }
 __all__ = [
     "backprop_stepper",

@@ -21,7 +21,7 @@ from torch import Tensor
 from xailab import plots
 from xailab.core import capture, frozen
 from xailab.core.scores import graph
-from xailab.data.planes import PLANES, plane
+from xailab.data.toy2d import PLANES, plane
 from xailab.foundations.gradient_flow import ACTIVATIONS, deep_mlp, gradient_norms
 from xailab.widgets.show import frame, show
 

@@ -8,7 +8,7 @@ import torch
 from xailab import widgets
 from xailab.attribution.attention import attention_maps
 from xailab.models import sms_transformer
-from xailab.widgets.heads import HeadRows, explorer, head_browser
+from xailab.widgets.attention import HeadRows, explorer, head_browser
 
 TOKENS = ["a", "<b>", "c"]
 

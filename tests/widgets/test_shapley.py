@@ -7,7 +7,7 @@ import pytest
 
 from xailab import widgets
 from xailab.attribution.shapley import shapley_of_game
-from xailab.widgets.coalitions import Teams, coalition_explorer, explorer
+from xailab.widgets.shapley import Teams, coalition_explorer, explorer
 
 X = np.array([2.0, 3.0, 1.0])
 BACKGROUND = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xailab.foundations.backprop import MLP, softmax_cross_entropy
-from xailab.widgets.stepper import backprop_stepper, backprop_steps, explorer, step_picture
+from xailab.widgets.backprop import backprop_stepper, backprop_steps, explorer, step_picture
 
 X = [1.0, 2.0]
 

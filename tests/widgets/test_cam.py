@@ -8,7 +8,7 @@ from xailab import widgets
 from xailab.attribution.cam import grad_cam
 from xailab.models import Pretrained
 from xailab.models.imagenet import unnormalize
-from xailab.widgets.cams import CamMaps, cam_browser, explorer
+from xailab.widgets.cam import CamMaps, cam_browser, explorer
 
 LAYERS = ["0", "3"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xailab.models import alexnet, conv_output_size, resnet
-from xailab.models.small_images import ResidualBlock
+from xailab.models.convnets import ResidualBlock
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xailab.models.bayesian import BayesLinear
-from xailab.models.shipped import with_weights
+from xailab.models.weight_files import with_weights
 
 MOON_NOISES = (0.1, 0.2, 0.3, 0.4)  # one entry of `moon_nets()` each
 _MEMBERS = 5

@@ -15,7 +15,7 @@ from xailab.widgets.show import show
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-    from xailab.plots.shares import Tokens
+    from xailab.plots.shap import Tokens
 
 _NAMED = 3  # how many tokens the sentence under the text names
 _SLACK = 1e-2  # by how much a row may miss 1, as after half precision

@@ -11,7 +11,7 @@ from xailab import models, widgets
 from xailab.data import plane
 from xailab.trust.probabilities import Prediction
 from xailab.trust.uncertainty import ensemble, laplace_last_layer, mc_dropout, mc_weights
-from xailab.widgets.surfaces import METHODS, Surfaces, explorer, uncertainty_surface
+from xailab.widgets.uncertainty import METHODS, Surfaces, explorer, uncertainty_surface
 
 
 def radial(world, points):

@@ -13,8 +13,15 @@ from PIL import Image
 
 from xailab import widgets
 from xailab.plots.boundaries import LARGE
-from xailab.widgets import play
-from xailab.widgets.play import Player, Settings, Training, explorer, playground, trained_picture
+from xailab.widgets import training
+from xailab.widgets.training import (
+    Player,
+    Settings,
+    Training,
+    explorer,
+    playground,
+    trained_picture,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +99,7 @@ def test_maps_are_the_networks_answers() -> None:
     decision, layers = training.maps()
     assert decision.shape == (72, 72)
     assert [tuple(maps.shape) for maps in layers] == [(3, 36, 36)] * 2
-    corner = torch.tensor([[-play.EXTENT, play.EXTENT]])  # the upper left one comes first
+    corner = torch.tensor([[-training.EXTENT, training.EXTENT]])  # the upper left one comes first
     with torch.no_grad():
         p = training.net(corner).softmax(1)[0]
         torch.testing.assert_close(decision[0, 0], p[1] - p[0])
@@ -276,7 +283,7 @@ def test_closed_or_shown_again_it_trains_no_more() -> None:
 
 
 def test_it_comes_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "LAST_EPOCH", 5)
+    monkeypatch.setattr(training, "LAST_EPOCH", 5)
 
     async def drive() -> None:
         parts = Parts(explorer())

@@ -8,7 +8,7 @@ from tests.snapshots import unchanged
 from xailab import widgets
 from xailab.foundations.activations import neuron_importance, top_inputs
 from xailab.models import Pretrained
-from xailab.widgets.layers import UnitMaps, explorer, layer_browser
+from xailab.widgets.activations import UnitMaps, explorer, layer_browser
 
 LAYERS = ["1", "3"]
 NAMES = ["tom", "rex", "<cow>", "hen"]

@@ -6,7 +6,7 @@ from matplotlib import colormaps
 
 from xailab import plots
 from xailab.plots.boundaries import LARGE
-from xailab.plots.planes import _TOP, surface_raster
+from xailab.plots.surface import _TOP, surface_raster
 
 STEPS = np.array([[0.0, 0.5], [1.0, 0.25]])
 POINTS, CLASSES = np.array([[1.0, 1.0], [-1.0, -1.0], [9.0, 0.0]]), np.array([1, 0, 1])

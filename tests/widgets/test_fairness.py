@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xailab import widgets
-from xailab.widgets.thresholds import Crowd, explorer, threshold_explorer
+from xailab.widgets.fairness import Crowd, explorer, threshold_explorer
 
 # Eight people. Cut at .5, a selects .9 .7 .6 (two of them y = 1), b selects .8 (y = 1).
 Y = [1, 1, 0, 0, 1, 1, 0, 0]

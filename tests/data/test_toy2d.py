@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from xailab import data
-from xailab.data.planes import PLANES, plane
+from xailab.data.toy2d import PLANES, plane
 
 ALL = pytest.mark.parametrize("name", PLANES)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xailab import widgets
-from xailab.widgets.dreams import Frame, explorer, growth_browser, strip
+from xailab.widgets.feature_visualization import Frame, explorer, growth_browser, strip
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from xailab import widgets
 from xailab.attribution.lime import lime_image, lime_weights
-from xailab.widgets.samplers import Pool, Pools, explorer, lime_sampler
+from xailab.widgets.lime import Pool, Pools, explorer, lime_sampler
 
 QUARTERS = np.kron([[0, 1], [2, 3]], np.ones((4, 4), int))
 ROWS = np.repeat(np.arange(8)[:, None], 8, axis=1) * 10  # numbers with gaps

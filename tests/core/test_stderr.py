@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from xailab.core.streams import muted
+from xailab.core.stderr import muted
 
 
 def test_nothing_that_is_written_inside_arrives_and_all_that_is_outside_does(capfd):

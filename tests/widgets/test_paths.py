@@ -8,7 +8,7 @@ from tests.snapshots import unchanged
 from xailab import widgets
 from xailab.attribution.paths import integrated_gradients
 from xailab.attribution.saliency import saliency
-from xailab.widgets.alphas import Paths, explorer, path_slider
+from xailab.widgets.paths import Paths, explorer, path_slider
 
 NAMES = ["a <one>", "a two"]
 TARGETS = [1, 2]

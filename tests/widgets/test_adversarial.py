@@ -10,7 +10,7 @@ from tests.toys import linear
 from xailab import widgets
 from xailab.attribution.saliency import saliency
 from xailab.trust.adversarial import fgsm, pgd
-from xailab.widgets.attacks import Attacked, epsilon_slider, explorer, likeness
+from xailab.widgets.adversarial import Attacked, epsilon_slider, explorer, likeness
 
 X = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([2, 0])
