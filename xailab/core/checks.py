@@ -1,5 +1,6 @@
 """What every method asks of its input, and what it says when the answer is no."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -118,11 +119,10 @@ def check_positive(name: str, value: Any) -> int:
     >>> check_positive("n_samples", 25)
     25
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return int(value)
+    number = as_integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
 
 
 def check_baseline(baseline: Any, x: Tensor) -> Tensor:
@@ -154,3 +154,37 @@ def check_baseline(baseline: Any, x: Tensor) -> Tensor:
         raise ValueError(
             f"baseline of shape {tuple(value.shape)} does not broadcast to x {tuple(x.shape)}"
         ) from error
+
+
+def check_index(name: str, value: Any, n: int) -> int:
+    """Return the number of a unit, a class or a position, 0..n-1, whatever integer it came as.
+
+    Raises:
+        TypeError: not an integer: NumPy's integers, 0-d arrays and tensors are, bools are not.
+        ValueError: out of range.
+
+    >>> check_index("unit", np.int64(2), 4), check_index("unit", torch.tensor(0), 4)
+    (2, 0)
+    """
+    index = as_integer(name, value)
+    if not 0 <= index < n:
+        raise ValueError(f"{name} must lie in 0..{n - 1}, got {index}")
+    return index
+
+
+def as_integer(name: str, value: Any) -> int:
+    """Return an integer of any kind (Python, NumPy, 0-d array or tensor) as an int.
+
+    Raises:
+        TypeError: something else, a bool or a float among them.
+
+    >>> as_integer("layer", np.uint8(1))
+    1
+    """
+    kind = getattr(value, "dtype", type(value))
+    if kind not in (bool, torch.bool, np.dtype(bool)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
