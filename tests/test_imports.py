@@ -1,5 +1,6 @@
 """Imports go one way, and the first of them is quick."""
 
+import importlib
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from docs import api
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,11 +51,94 @@ print(len(names), "torch" in sys.modules, "tensorflow" in sys.modules)
     assert (torch, tensorflow) == ("True", "False")
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    import xailab
+@pytest.mark.parametrize("name", ["xailab", "xailab.attribution", "xailab.plots"])
+def test_a_name_that_is_not_there_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"No {name} attribute explains"):
+        importlib.import_module(name).explains  # noqa: B018
 
-    with pytest.raises(AttributeError, match="no attribute 'explains'"):
-        xailab.explains  # noqa: B018
+
+def test_packages_and_modules_are_attributes_after_one_import():
+    code = """
+import xailab
+print(*(module.__name__ for module in (
+    xailab.attribution.cam, xailab.evaluate.scoreboard, xailab.foundations.backprop, xailab.trust,
+    xailab.simplify, xailab.behavior, xailab.data.registry, xailab.plots.words)))
+"""
+    assert python(code).stdout.split() == [
+        "xailab.attribution.cam", "xailab.evaluate.scoreboard", "xailab.foundations.backprop",
+        "xailab.trust", "xailab.simplify", "xailab.behavior", "xailab.data.registry",
+        "xailab.plots.words",
+    ]  # fmt: skip
+
+
+def offered(package):
+    """Return the public functions and classes that the files of a method package define."""
+    files = api.modules(ROOT / "xailab" / package)
+    return [one for file in files if file.stem not in api.APART for one in api.defined(file)]
+
+
+@pytest.mark.parametrize("package", api.WHOLE)
+def test_every_public_name_can_be_imported_from_its_package(package):
+    home = importlib.import_module(f"xailab.{package}")
+    names = offered(package)
+    assert len(names) > 3
+    for name, module, _ in names:
+        defined = getattr(importlib.import_module(f"xailab.{package}.{module}"), name)
+        got = getattr(home, name)
+        assert (got.__wrapped__ if name == module else got) is defined, name
+        assert name in home.__all__
+
+
+@pytest.mark.parametrize("package", ["", *(f".{package}" for package in api.PACKAGES)])
+def test_dir_shows_the_public_names_and_each_is_there(package):
+    home = importlib.import_module(f"xailab{package}")
+    assert dir(home) == sorted(home.__all__)
+    assert not [name for name in dir(home) if name.startswith("_")]
+    assert not {"Any", "import_module", "lazy"} & set(dir(home))
+    for name in set(dir(home)) - set(api.APART):  # TensorFlow takes its time
+        assert getattr(home, name) is not None
+
+
+def test_the_list_of_names_and_the_stubs_are_up_to_date(capsys):
+    assert api.main(check=True) == 0, capsys.readouterr().out
+
+
+def test_one_name_in_two_modules_of_a_package_is_refused(tmp_path):
+    for module in ("one", "two"):
+        (tmp_path / f"{module}.py").write_text("def same(): ...\ndef _own(): ...\n")
+    with pytest.raises(ValueError, match="one and two both define same"):
+        api.stub(tmp_path)
+
+
+def named_as_their_function():
+    files = [*(ROOT / "xailab").glob("[a-z]*/[a-z]*.py")]
+    pairs = [(file, one) for file in files for one in api.defined(file)]
+    return sorted(f"{file.parent.name}.{file.stem}" for file, one in pairs if file.stem == one.name)
+
+
+@pytest.mark.parametrize("name", named_as_their_function())
+@pytest.mark.parametrize("first", ["import {0}.{1}", "import {0}"])
+def test_a_module_named_as_its_function_is_both(name, first):
+    package, word = name.split(".")
+    code = f"""
+{first.format(f"xailab.{package}", word)}
+from xailab.{package} import {word} as got
+import inspect, sys, xailab
+module = sys.modules["xailab.{package}.{word}"]
+function = module.{word}
+assert got is module is xailab.{package}.{word}
+assert inspect.signature(got) == inspect.signature(function)
+assert function.__doc__ in got.__doc__
+print(callable(got))
+"""
+    assert python(code).stdout.strip() == "True"
+
+
+def test_a_callable_module_calls_what_the_function_is_now(monkeypatch):
+    from xailab.core import quadrature
+
+    monkeypatch.setattr(quadrature, "quadrature", lambda *words, **more: (words, more))
+    assert quadrature(1, 2, rule="left") == ((1, 2), {"rule": "left"})
 
 
 @pytest.fixture

@@ -1,11 +1,5 @@
 """Why this prediction? One file per family of methods."""
 
-from importlib import import_module
+import lazy_loader as lazy
 
-_FAMILIES = ("saliency", "paths", "relevance", "cam", "occlusion", "shapley")
-
-
-def register_all() -> None:
-    """Import every family, so that `core.registry.METHODS` lists all methods."""
-    for family in _FAMILIES:
-        import_module(f"xailab.attribution.{family}")
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

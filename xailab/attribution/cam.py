@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from xailab.attribution.saliency import guided_backprop
 from xailab.core.batching import batched
+from xailab.core.callable_module import make_callable
 from xailab.core.checks import Target, check_input, split_target
 from xailab.core.folding import folding
 from xailab.core.layers import capture, find_layer, output_of
 from xailab.core.registry import method
-from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
+from xailab.core.scores import gradients_on, layer_gradient, outputs_of, scores_of, select
 from xailab.core.state import frozen
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -331,7 +332,7 @@ def _maps_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return the layer's maps $A$ and $\\partial f_t / \\partial A$, both (N, K, h, w)."""
     check_input(model, x)
-    with frozen(model), graph():
+    with frozen(model), gradients_on():
         maps, gradients = layer_gradient(model, x.detach(), target, layer)
     return _with_positions(maps, layer), gradients
 
@@ -407,3 +408,6 @@ def _channel_scores(
         return batched(
             seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes
         )
+
+
+make_callable(__name__)

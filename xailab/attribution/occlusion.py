@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xailab.core.callable_module import make_callable
 from xailab.core.checks import (
     Model,
     Target,
@@ -311,3 +312,6 @@ def _masks(n: int, cells: tuple[int, ...], x: Tensor, p_keep: float, seed: int) 
         whole = F.interpolate(mask[None], large, mode="bilinear", align_corners=False)[0]
         masks.append(whole[:, top : top + height, left : left + width])
     return torch.stack(masks).to(x.device)
+
+
+make_callable(__name__)

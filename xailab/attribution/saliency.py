@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xailab.core.checks import Model, Target, check_input, check_positive, split_target
+from xailab.core.callable_module import make_callable
+from xailab.core.checks import Model, Target, check_input, check_positive
 from xailab.core.layers import replaced
 from xailab.core.registry import method
 from xailab.core.scores import (
-    batched_gradients,
     gradients_of,
-    graph,
+    gradients_on,
     input_gradient,
     nodes_of,
     scores_of,
+    summed_gradients,
 )
 from xailab.core.state import frozen
 
@@ -199,14 +200,18 @@ def smoothgrad(
     x = check_input(model, x).detach()
     if not noise >= 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
-    shape = (check_positive("n_samples", n_samples), *x.shape[1:])
+    n = check_positive("n_samples", n_samples)
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
-    means = []
-    for row, t in zip(x, split_target(target, len(x)), strict=True):
-        copies = row + noise * (row.max() - row.min()) * draws
-        means.append(batched_gradients(model, copies, t, batch_size=batch_size).mean(0))
-    return torch.stack(means)
+    draws = torch.randn((n, *x.shape[1:]), generator=generator, dtype=x.dtype).to(x.device)
+    flat = x.flatten(1)
+    sigma = noise * (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (x.ndim - 1))
+
+    def noisy(rows: Tensor, numbers: Tensor) -> Tensor:
+        return x[rows] + sigma[rows] * draws[numbers]
+
+    return summed_gradients(
+        model, x, target, n, noisy, lambda rows, numbers: 1 / n, batch_size=batch_size
+    )
 
 
 class _Guided(torch.autograd.Function):
@@ -240,7 +245,7 @@ def _rectified(
 ) -> Tensor:
     """Gradient of the score with every ReLU's backward pass replaced by the rule."""
     x, relus = check_input(model, x), _relus(model)
-    with frozen(model), graph(), replaced({relu: _by(rule, relu) for relu in relus}):
+    with frozen(model), gradients_on(), replaced({relu: _by(rule, relu) for relu in relus}):
         leaf = x.detach().clone().requires_grad_()
         scores = scores_of(model, leaf, target)
         _refuse_functional_relus(scores)
@@ -284,3 +289,6 @@ def _is_relu(node: Any) -> bool:
         return not (node._saved_self.any() and node._saved_other.any())
     clamps = name.startswith(("ClampMinBackward", "ClampBackward", "HardtanhBackward"))
     return clamps and getattr(node, "_saved_min", getattr(node, "_saved_min_val", None)) == 0
+
+
+make_callable(__name__)

@@ -3,6 +3,7 @@
 import numpy as np
 from torch import Tensor
 
+from xailab.core.callable_module import make_callable
 from xailab.core.checks import check_positive
 
 RULES = ("gauss-legendre", "trapezoid", "midpoint", "left", "right")
@@ -47,3 +48,6 @@ def quadrature(rule: str, n_steps: int, *, like: Tensor) -> tuple[Tensor, Tensor
     elif rule != "left":
         points = points + {"midpoint": 0.5, "right": 1.0}[rule] / n
     return like.new_tensor(points), like.new_tensor(weights)
+
+
+make_callable(__name__)

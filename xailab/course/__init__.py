@@ -34,37 +34,6 @@ into an error (solutions, grading); without it a notebook always runs on.
 Nothing here imports torch.
 '''
 
-from importlib import import_module
-from typing import Any
+import lazy_loader as lazy
 
-_HOMES = {
-    "check": "checks",
-    "hint": "checks",
-    "predict": "checks",
-    "reveal": "checks",
-    "progress": "records",
-    "quiz": "quizzes",
-    "exercise": "registry",
-    "question": "registry",
-    "Mistake": "compare",
-    "expect_choice": "compare",
-    "expect_close": "compare",
-    "expect_detached": "compare",
-    "expect_finite": "compare",
-    "expect_mentions": "compare",
-    "expect_number": "compare",
-    "expect_shape": "compare",
-    "expect_share": "compare",
-    "expect_words": "compare",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"xailab.course.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'xailab.course' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -14,6 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 import xailab
+from xailab.core.callable_module import make_callable
 from xailab.course import offline
 from xailab.course.lesson import Lesson
 from xailab.course.normalize import clean_outputs
@@ -111,3 +112,6 @@ def _finished(
         if cell.cell_type == "code":
             cell.outputs = clean_outputs(cell.outputs, root)
     return notebook
+
+
+make_callable(__name__)

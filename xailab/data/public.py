@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xailab.core.callable_module import make_callable
 from xailab.core.files import home
 from xailab.data.dataset import Dataset
 from xailab.data.registry import entry
@@ -85,3 +86,6 @@ def public(name: str) -> Dataset:
         target="class number, 0 to 9",
         extra={"train": np.arange(len(y)) < len(parts[0].targets)},
     )
+
+
+make_callable(__name__)

@@ -1,1 +1,5 @@
 """Can it be simpler? One file per way to make a network smaller."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

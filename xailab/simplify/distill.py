@@ -16,6 +16,7 @@ from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor, nn
 
 from xailab.core.batching import batched
+from xailab.core.callable_module import make_callable
 from xailab.core.checks import Model, check_input, check_positive
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
@@ -499,3 +500,6 @@ def explanation_agreement(teacher_maps: Tensor, student_maps: Tensor) -> Tensor:
     a, b = (torch.as_tensor(rankdata(one, axis=1)) for one in maps)
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+
+
+make_callable(__name__)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ipywidgets import Image, Widget
 
-    from xailab.plots import Picture
+    from xailab.core.callable_module import make_callable
+from xailab.plots import Picture
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -37,3 +38,6 @@ def frame() -> "Image":
     from ipywidgets import Image, Layout
 
     return Image(format="png", layout=Layout(align_self="flex-start", max_width="100%"))
+
+
+make_callable(__name__)

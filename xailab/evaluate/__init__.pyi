@@ -1,0 +1,13 @@
+from . import localization as localization
+from . import scoreboard as scoreboard
+from .localization import pointing_game as pointing_game
+from .localization import relevance_mass_accuracy as relevance_mass_accuracy
+from .localization import relevance_rank_accuracy as relevance_rank_accuracy
+from .localization import top_k_intersection as top_k_intersection
+from .scoreboard import KnownAnswer as KnownAnswer
+from .scoreboard import marked_digits_known_answer as marked_digits_known_answer
+from .scoreboard import mosaics_known_answer as mosaics_known_answer
+from .scoreboard import record as record
+from .scoreboard import score as score
+from .scoreboard import standings as standings
+from .scoreboard import tones_known_answer as tones_known_answer
