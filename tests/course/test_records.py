@@ -75,15 +75,66 @@ def test_two_notebooks_at_once_lose_nothing(path):
     assert len(records.read()) == 50
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(path, monkeypatch):
-    monkeypatch.setattr(records, "PATIENCE", 0.05)
-    lock = path.with_name("progress.json.lock")
-    lock.touch()
+HOLD = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def holder(path):
+    """Return a function that lets another process hold the lock for some seconds."""
+    started = []
+
+    def hold(seconds):
+        command = [sys.executable, "-c", HOLD, f"{path}.lock", str(seconds)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[0].stdout.readline() == "held\n"
+        return started[0]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_record_waits_for_the_lock(path, holder):
+    holder(0.5)
     start = time.monotonic()
     records.record("a.b", passed=True)
-    assert time.monotonic() - start > 0.05
+    assert 0.2 < time.monotonic() - start < records.PATIENCE
     assert "a.b" in records.read()
-    assert not lock.exists()
+
+
+def test_a_lock_held_too_long_only_warns(path, holder, monkeypatch):
+    monkeypatch.setattr(records, "PATIENCE", 0.1)
+    holder(60)
+    with pytest.warns(UserWarning, match="progress was not saved"):
+        records.record("a.b", passed=True)
+    assert not path.exists()
+
+
+def test_a_crash_of_the_holder_lets_the_next_one_in_at_once(path, holder):
+    process = holder(60)
+    process.kill()
+    process.wait()
+    assert path.with_name("progress.json.lock").exists()
+    start = time.monotonic()
+    records.record("a.b", passed=True)
+    assert time.monotonic() - start < records.PATIENCE / 2
+    assert "a.b" in records.read()
+
+
+def test_a_folder_that_cannot_be_written_only_warns(path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.open", denied)
+    with pytest.warns(UserWarning, match="progress was not saved.*Permission denied"):
+        records.record("a.b", passed=True)
 
 
 def test_progress_adds_up_points_by_lesson(demo, capsys):

@@ -2,19 +2,19 @@
 
 import json
 import os
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from xailab.core.files import home, write_atomically
 from xailab.course import messages, registry
 
 VERSION = 1
-PATIENCE = 5.0  # seconds that a lock may be held; a write takes milliseconds
+PATIENCE = 5.0  # seconds to wait for another notebook's write, which takes milliseconds
 
 
 def strict() -> bool:
@@ -55,14 +55,19 @@ def _put_aside(path: Path, error: Exception) -> None:
 
 
 def record(id: str, *, passed: bool, guess: str | None = None) -> None:
-    """Note one try; what has been passed stays passed. A full or read-only disk only warns."""
+    """Note one try; what has been passed stays passed.
+
+    A full or read-only disk, or one that another process holds too long, only warns.
+    """
     path = place()
     if path is None:
         return
     try:
-        with _lock(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The system lets go of the lock when its holder ends, so a crash blocks nobody.
+        with FileLock(f"{path}.lock", timeout=PATIENCE, poll_interval=0.01):
             _add(path, id, passed, guess)
-    except OSError as error:
+    except OSError as error:  # filelock.Timeout is one
         warnings.warn(f"progress was not saved: {error}", stacklevel=3)
 
 
@@ -78,27 +83,6 @@ def _add(path: Path, id: str, passed: bool, guess: str | None) -> None:
     records[id] = new
     stored = {"version": VERSION, "exercises": dict(sorted(records.items()))}
     write_atomically(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `path.lock`, made with O_EXCL; one left by a killed process is taken over."""
-    lock = path.with_name(f"{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() - start > PATIENCE:
-                lock.unlink(missing_ok=True)
-                start = time.monotonic()
-            time.sleep(0.01)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
 
 
 def progress() -> None:
