@@ -158,12 +158,14 @@ def test_the_short_side_and_the_center():
         np.full((60, 50), 200, np.uint8),
         np.full((60, 50, 1), 200, np.uint8),
         np.full((60, 50, 3), 200, np.uint8),
-        np.full((60, 50, 4), 200, np.uint8),
+        np.full((60, 50, 4), (200, 200, 200, 255), np.uint8),
+        np.full((60, 50), 200 * 257, np.uint16),
         np.full((50, 60, 3), 200, np.uint8)[:, ::-1],
         np.full((1, 60, 3), 200, np.uint8),
         Image.new("L", (50, 60), 200),
         Image.new("RGBA", (50, 60), (200, 200, 200, 255)),
         Image.new("P", (50, 60), 0),
+        Image.fromarray(np.full((60, 50), 200 * 257, np.uint16)),
     ],
 )
 def test_all_kinds_of_photos(image):
@@ -192,6 +194,38 @@ def test_what_is_no_photo(image, error, words):
         preprocess(image)
 
 
+def test_photos_from_a_phone_stand_upright_and_what_is_clear_is_white():
+    exif, tall = Image.Exif(), np.zeros((60, 30, 3), np.uint8)
+    exif[0x0112], tall[:30] = 6, 255
+    Image.fromarray(tall).rotate(90, expand=True).save(file := io.BytesIO(), "PNG", exif=exif)
+    x = preprocess(Image.open(file))
+    assert torch.equal(x, preprocess(tall))
+    assert x[0, :, 0].unique().tolist() == [1.0]  # the upper half is white
+    assert preprocess(Image.new("RGBA", (60, 50))).unique().tolist() == [1.0]
+    with pytest.raises(ValueError, match="mode 'F'"):
+        preprocess(Image.new("F", (60, 50)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_precision_shows_the_same_picture(dtype):
+    images = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    assert (unnormalize(normalize(images).to(dtype)) == images).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (np.zeros((3, 4, 4)), TypeError, "ndarray"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), TypeError, "uint8"),
+        (torch.zeros(4, 4, 3), ValueError, r"\(..., 3, H, W\), got \(4, 4, 3\)"),
+        (torch.full((3, 4, 4), torch.nan), ValueError, "NaN"),
+    ],
+)
+def test_what_cannot_be_shown(x, error, words):
+    with pytest.raises(error, match=words):
+        unnormalize(x)
+
+
 def test_normalizing_and_back():
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
     images[..., 1] = 255 - images[..., 1]
@@ -217,6 +251,7 @@ def test_normalizing_does_not_touch_the_image():
         (np.zeros((4, 4, 3), np.float32), TypeError, "float32"),
         (torch.zeros(4, 4, 3), TypeError, "Tensor"),
         (np.zeros((4, 4), np.uint8), ValueError, r"got \(4, 4\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), ValueError, r"got \(0, 4, 4, 3\)"),
         (np.zeros((1, 3, 4, 4), np.uint8), ValueError, r"\(N, H, W, 3\), got \(1, 3, 4, 4\)"),
     ],
 )
@@ -237,5 +272,9 @@ def test_asking_for_the_top_leaves_nothing_behind(net):
         net.model.eval()
     with pytest.raises(ValueError, match="one image at a time, got 2"):
         net.top(torch.cat([x, x]))
+    assert net.top(x, np.int64(2)) == wanted
+    for k, error in ((0, ValueError), (1001, ValueError), (1.0, TypeError)):
+        with pytest.raises(error, match="k "):
+            net.top(x, k)
     assert net.picture(x).shape == (1, 224, 224, 3)
     assert net.picture(x).dtype == np.uint8

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from xailab import plots
-from xailab.plots.arrays import stretch, to_image
+from xailab.plots.arrays import to_image
 from xailab.plots.maps import _LARGE
 
 PHOTO = np.linspace(0, 255, 20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
@@ -185,10 +185,11 @@ def test_refusals(call, message):
         Image.fromarray(PHOTO),
         torch.from_numpy(PHOTO / 255).permute(2, 0, 1),
         torch.from_numpy(PHOTO / 255).permute(2, 0, 1)[None],
-        np.dstack([PHOTO, PHOTO[..., 0]]),  # the fourth channel, opacity, is left out
+        np.dstack([PHOTO, np.full((20, 30), 255, np.uint8)]),
         PHOTO / 255,
+        PHOTO.astype(np.uint16) * 257,
     ],
-    ids=["uint8", "PIL", "CHW", "1CHW", "RGBA", "float HWC"],
+    ids=["uint8", "PIL", "CHW", "1CHW", "RGBA", "float HWC", "uint16"],
 )
 def test_every_kind_of_photo_comes_out_the_same(image):
     assert to_image(image) == pytest.approx(PHOTO / 255)
@@ -199,10 +200,47 @@ def test_grey_pictures_and_small_ambiguous_ones():
     for image in (digit, digit[0], (digit[0] * 255).round().byte()):
         assert to_image(image)[..., 1] == pytest.approx(digit[0].numpy(), abs=1 / 255)
     assert to_image(Image.new("L", (4, 2), 255)).shape == (2, 4, 3)
-    ambiguous = np.zeros((3, 5, 3))  # float: channels first; bytes: channels last
-    assert to_image(ambiguous).shape == (5, 3, 3)
-    assert to_image(ambiguous.astype(np.uint8)).shape == (3, 5, 3)
 
 
-def test_stretch_repeats_cells():
-    assert stretch(np.array([[1.0, 2.0, 3.0]]), (2, 5)).tolist() == [[1, 1, 2, 2, 3]] * 2
+def test_a_map_of_the_middle_is_not_stretched_over_the_whole_photo():
+    wide = np.zeros((300, 900, 3), np.uint8)
+    for size in (7, 224):
+        seen = np.eye(size)
+        for draw in (
+            lambda: plots.heatmap(seen, wide, title="t"),  # noqa: B023
+            lambda: plots.heatmap(seen, wide, title="t", alt="Mine."),  # noqa: B023
+            lambda: plots.compare([seen], over=wide, titles=["a"]),  # noqa: B023
+            lambda: plots.describe(seen, wide),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=rf"{size} x {size} and 300 x 900.*picture\(x\)"):
+                draw()
+
+
+def test_a_mask_of_other_proportions_is_refused():
+    square = np.eye(28)
+    for over, other in ((None, "28 x 28"), (np.zeros((280, 280), np.uint8), "280 x 280")):
+        with pytest.raises(ValueError, match=rf"mask and .*10 x 30 and {other}"):
+            plots.heatmap(square, over, title="t", alt="Mine.", mask=np.ones((10, 30)))
+    with pytest.raises(ValueError, match=r"mask and map .*10 x 30"):
+        plots.describe(square, mask=np.ones((10, 30)))
+
+
+def test_keras_maps_are_drawn_as_they_are():
+    spot = np.zeros((28, 20))
+    spot[4:10, 13] = 1
+    for same in (spot, spot[None], spot[..., None], spot[None, ..., None], spot[None, None]):
+        assert (drawn(plots.heatmap(same, title="t")).get_array() == spot).all()
+        assert (drawn(plots.compare([same], titles=["a"])).get_array() == spot).all()
+
+
+def test_the_caller_says_where_the_channels_are():
+    both = np.arange(3.0 * 5 * 3).reshape(3, 5, 3)
+    first, last = both.sum(0), both.sum(2)
+    assert (drawn(plots.heatmap(both, title="t", channel_axis=0)).get_array() == first).all()
+    compared = plots.compare([both, both[None]], titles=["a", "b"], channel_axis=-1)
+    assert all((drawn(compared, i).get_array() == last).all() for i in (0, 1))
+    assert plots.describe(both, channel_axis=0) == plots.describe(first)
+    photo = plots.images([both / 44], titles=["a"], channel_axis=0).figure.axes[0].images[0]
+    assert np.asarray(photo.get_array()) == pytest.approx(np.moveaxis(both / 44, 0, -1))
+    with pytest.raises(ValueError, match=r"images.0.*channel_axis=0"):
+        plots.images([both / 44], titles=["a"])

@@ -15,6 +15,7 @@ from xailab import plots
 from xailab.plots.pictures import BYTES
 
 CAT = skimage.data.chelsea()
+SQUARE = CAT[:, 75:375]  # as square as the maps that lie on it
 
 
 def rainy(shape, seed=0):
@@ -28,10 +29,10 @@ def big_pictures():
     cloud = np.outer(np.hanning(224), np.hanning(224))
     yield plots.images([CAT], titles=["cat"])
     yield plots.images([CAT, CAT[::-1], CAT[:, ::-1], 255 - CAT], titles=list("abcd"))
-    yield plots.heatmap(rainy((7, 7)), CAT, title="Seven by seven")
-    yield plots.heatmap(noise[0], CAT, title="Noise on a photo")
-    yield plots.compare(noise, over=CAT, titles=list("abcd"), title="Noise four times")
-    yield plots.compare([cloud, *np.abs(noise[1:])], over=CAT[:, :300], titles=list("abcd"))
+    yield plots.heatmap(rainy((7, 7)), SQUARE, title="Seven by seven")
+    yield plots.heatmap(noise[0], SQUARE, title="Noise on a photo")
+    yield plots.compare(noise, over=SQUARE, titles=list("abcd"), title="Noise four times")
+    yield plots.compare([cloud, *np.abs(noise[1:])], over=SQUARE, titles=list("abcd"))
 
 
 @pytest.mark.parametrize("picture", list(big_pictures()), ids=lambda picture: picture.alt[:20])

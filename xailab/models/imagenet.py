@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from xailab.core.checks import check_positive
+from xailab.core.outputs import logits_of, probabilities_of
+from xailab.core.rgb import to_rgb
 from xailab.core.state import frozen
 from xailab.data import read_member
 from xailab.models.weight_files import card
@@ -39,11 +42,18 @@ class Pretrained(NamedTuple):
         return unnormalize(x)
 
     def top(self, x: Tensor, k: int = 5) -> list[tuple[int, str, float]]:
-        """Return the k likeliest classes of one image: index, name, probability."""
+        """Return the k likeliest classes of one image: index, name, probability.
+
+        Raises:
+            TypeError: k is not an integer.
+            ValueError: several images, k out of 1 to the number of classes.
+        """
         if len(x) != 1:
             raise ValueError(f"one image at a time, got {len(x)}")
+        if check_positive("k", k) > len(self.classes):
+            raise ValueError(f"k is {k}, there are {len(self.classes)} classes")
         with frozen(self.model), torch.no_grad():
-            likeliest = self.model(x).softmax(1)[0].topk(k)
+            likeliest = probabilities_of(logits_of(self.model(x)))[0].topk(int(k))
         pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         return [(index, self.classes[index], probability) for index, probability in pairs]
 
@@ -90,56 +100,58 @@ def preprocess(image: Image.Image | np.ndarray) -> Tensor:
     The usual ImageNet mean and deviation are wrong for this network.
 
     Args:
-        image: a PIL image, or uint8 (H, W, 3); gray (H, W) is taken as three equal channels.
+        image: a PIL image, or uint8 (H, W, 3), as `xailab.core.rgb.to_rgb` takes it: upright,
+            gray as three equal channels, what is transparent white.
 
     Returns:
         (1, 3, 224, 224) float32.
 
     Raises:
-        TypeError: neither of the two, or an array that is not uint8.
-        ValueError: an array of another shape.
+        TypeError: neither of the two, or an array that is neither uint8 nor uint16.
+        ValueError: an array of another shape, a mode of Pillow whose range is not known.
 
     >>> preprocess(np.zeros((300, 400, 3), dtype=np.uint8)).shape
     torch.Size([1, 3, 224, 224])
     """
-    small = transforms.resize(_rgb(image), _SHORT_SIDE, InterpolationMode.BICUBIC)
+    photo = Image.fromarray(to_rgb(image))
+    small = transforms.resize(photo, _SHORT_SIDE, InterpolationMode.BICUBIC)
     return normalize(np.array(transforms.center_crop(small, _SIDE)))
 
 
 def normalize(images: np.ndarray) -> Tensor:
     """Turn uint8 (H, W, 3) or (N, H, W, 3) into (N, 3, H, W) floats, with no resizing.
 
+    Files and other kinds of pictures go through `xailab.core.rgb.to_rgb` first.
+
     Raises:
         TypeError: not a uint8 array.
-        ValueError: an array of another shape.
+        ValueError: an array of another shape, or an empty one.
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         came = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
         raise TypeError(f"images must be a uint8 array with values 0..255, got {came}")
-    if images.ndim not in (3, 4) or images.shape[-1] != 3:
+    if images.ndim not in (3, 4) or images.shape[-1] != 3 or images.size == 0:
         raise ValueError(f"images must be (H, W, 3) or (N, H, W, 3), got {images.shape}")
     rows = torch.tensor(np.ascontiguousarray(images)).reshape(-1, *images.shape[-3:])
     return (rows.permute(0, 3, 1, 2).float() - 127) / 128
 
 
 def unnormalize(x: Tensor) -> np.ndarray:
-    """Undo `normalize`: (..., 3, H, W) floats to uint8 (..., H, W, 3)."""
-    pixels = (x.detach().cpu() * 128 + 127).round().clamp(0, 255).to(torch.uint8)
-    return pixels.movedim(-3, -1).numpy()
+    """Undo `normalize`: (..., 3, H, W) floats to uint8 (..., H, W, 3).
 
-
-def _rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    """Return the image in three channels, refusing what is not a photo."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"image must be a PIL image or a uint8 array, got {type(image).__name__}")
-    if image.dtype != np.uint8:
-        raise TypeError(f"an image array must be uint8 with values 0..255, got {image.dtype}")
-    channels = image.shape[2:] or (1,)
-    if image.size == 0 or image.ndim not in (2, 3) or channels[0] not in (1, 3, 4):
-        raise ValueError(f"an image array must be (H, W, 3), got {image.shape}")
-    return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).convert("RGB")
+    Raises:
+        TypeError: not a tensor of floats.
+        ValueError: another shape, NaN or infinity.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a tensor of floats, got {came}")
+    if x.ndim < 3 or x.shape[-3] != 3:
+        raise ValueError(f"x must be (..., 3, H, W), got {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds values that are NaN or infinite")
+    pixels = x.detach().cpu().double() * 128 + 127  # in double: half precision would round them
+    return pixels.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).numpy()
 
 
 @cache

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from xailab.plots.arrays import Floats, to_image, to_map
+from xailab.plots.arrays import Floats, check_proportions, to_image, to_map
 from xailab.plots.pictures import Picture, new_figure, styled
 from xailab.plots.words import describe, lead
 
@@ -30,6 +30,7 @@ def heatmap(
     alt: str | None = None,
     label: str = "attribution",
     mask: Any = None,
+    channel_axis: int | None = None,
 ) -> Picture:
     """Draw one map, over a photo if there is one, with its color bar.
 
@@ -38,18 +39,22 @@ def heatmap(
     the 0.5 % farthest from zero share the last color, so that one pixel cannot black out the rest.
 
     Args:
-        map: (H, W), (C, H, W) (channels are summed) or (1, C, H, W), tensor or array.
-        over: photo under it: PIL, uint8 (H, W, 3), float (C, H, W) in 0..1; the map is stretched
-            over the whole photo.
+        map: (H, W), (C, H, W) (channels are summed), (1, C, H, W), or Keras' (1, H, W, 1), tensor
+            or array.
+        over: photo under it: PIL, uint8 (H, W, 3), float (C, H, W) in 0..1, of the map's
+            proportions: the map is stretched over the whole photo, so give what the network saw.
         title: the finding.
         alt: the text alternative; without it `describe` writes one.
         label: what the numbers are, with their unit; written at the color bar.
-        mask: (h, w), a true region to outline.
+        mask: (h, w), a true region to outline, in the proportions of the photo or the map.
+        channel_axis: 0 or -1, where the map's channels are, when its shape does not tell.
 
     Raises:
-        ValueError: NaN, several maps in one, a photo whose shape or range cannot be drawn.
+        TypeError: not numbers, or complex ones.
+        ValueError: NaN, several maps in one, channels that cannot be told apart, a photo whose
+            shape or range cannot be drawn, or a photo or mask of other proportions.
     """
-    values = to_map(map)
+    values = to_map(map, channel_axis=channel_axis)
     sentence = alt or lead(title) + describe(values, over, label, mask)
     with styled():
         return Picture(_grid([values], [over], None, title, label, mask), sentence)
@@ -65,6 +70,7 @@ def compare(
     alt: str | None = None,
     label: str = "attribution",
     mask: Any = None,
+    channel_axis: int | None = None,
 ) -> Picture:
     """Draw several maps side by side on one scale with one color bar.
 
@@ -78,11 +84,16 @@ def compare(
         alt: the text alternative; without it one sentence a map.
         label: what the numbers are, with their unit.
         mask: (h, w), a true region to outline in every panel.
+        channel_axis: 0 or -1, where the maps' channels are, when their shapes do not tell.
 
     Raises:
-        ValueError: no map, or the number of titles or photos differs from the number of maps.
+        TypeError: as for `heatmap`.
+        ValueError: as for `heatmap`; no map, or the number of titles or photos differs from the
+            number of maps.
     """
-    values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
+    values = [
+        to_map(one, f"maps[{i}]", channel_axis) for i, one in enumerate(_several(maps, "maps"))
+    ]
     _check_count(titles, len(values), "titles")
     photos = list(over) if isinstance(over, list | tuple) else [over] * len(values)
     _check_count(photos, len(values), "photos in over")
@@ -101,6 +112,7 @@ def images(
     titles: Sequence[str],
     title: str | None = None,
     alt: str | None = None,
+    channel_axis: int | None = None,
 ) -> Picture:
     """Draw pictures side by side.
 
@@ -109,8 +121,13 @@ def images(
         titles: one a picture.
         title: the finding.
         alt: the text alternative; without it the titles are listed.
+        channel_axis: 0 or -1, where the channels are, when the shapes do not tell.
+
+    Raises:
+        What `heatmap` raises of a photo; ValueError for no picture or other than one title each.
     """
-    pictures = [to_image(one, f"images[{i}]") for i, one in enumerate(_several(images, "images"))]
+    several = enumerate(_several(images, "images"))
+    pictures = [to_image(one, f"images[{i}]", channel_axis) for i, one in several]
     _check_count(titles, len(pictures), "titles")
     with styled():
         figure, axes = _panels(len(pictures), pictures[0].shape[:2], title, titles)
@@ -142,14 +159,20 @@ def _grid(
     mask: Any,
 ) -> Figure:
     backgrounds = [None if photo is None else to_image(photo) for photo in photos]
+    region = None if mask is None else to_map(mask, "mask")
+    for values, photo in zip(maps, backgrounds, strict=True):
+        if photo is not None:
+            check_proportions(values.shape, photo.shape)
+        if region is not None:
+            check_proportions(region.shape, (values if photo is None else photo).shape, "mask")
     first = maps[0] if backgrounds[0] is None else backgrounds[0]
     figure, axes = _panels(len(maps), first.shape[:2], title, titles, bar=True)
     scale, extend = _scale(maps)
     colors = _colors(signed=scale.vmin < 0, see_through=any(b is not None for b in backgrounds))
     for ax, values, photo in zip(axes, maps, backgrounds, strict=True):
         _draw_map(ax, values, photo, scale, colors)
-        if mask is not None:
-            _outline(ax, to_map(mask, "mask"))
+        if region is not None:
+            _outline(ax, region)
     _draw_bar(figure, axes, ScalarMappable(scale, colors), label, extend)
     return figure
 

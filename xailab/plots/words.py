@@ -5,33 +5,42 @@ from typing import Any
 
 import numpy as np
 
-from xailab.plots.arrays import Floats, stretch, to_array, to_image, to_map
+from xailab.plots.arrays import Floats, check_proportions, stretch, to_array, to_image, to_map
 
 _ROWS = ("upper", "middle", "lower")
 _COLUMNS = ("left", "center", "right")
 
 
-def describe(map: Any, over: Any = None, name: str = "attribution", mask: Any = None) -> str:
+def describe(
+    map: Any,
+    over: Any = None,
+    name: str = "attribution",
+    mask: Any = None,
+    channel_axis: int | None = None,
+) -> str:
     """Say in words what a heat map shows: range, peak, where the mass lies, both signs.
 
     Mass is the sum of the values of one sign. The place is named by thirds of the picture.
 
     Args:
         map: (H, W), (C, H, W) (channels are summed) or (1, C, H, W), tensor or array.
-        over: the photo under the map; then the peak is given in its pixels too.
+        over: the photo under the map, of its proportions; then the peak is given in its pixels too.
         name: what the numbers are.
         mask: (h, w), the true region; adds the share of the positive mass inside it.
+        channel_axis: 0 or -1, where the map's channels are, when its shape does not tell.
 
     Returns:
         One or two sentences. Rows and columns count from 1 at the upper left.
 
     Raises:
-        ValueError: NaN or infinite values, more than one map, or a mask with nothing in it.
+        TypeError: not numbers, or complex ones.
+        ValueError: NaN or infinite values, more than one map, channels that cannot be told apart,
+            a photo or mask of other proportions, or a mask with nothing in it.
 
     >>> describe([[0, 0, 0, 8], [0, 0, 0, 0], [0, 2, 0, -1]], name="evidence")  # doctest: +ELLIPSIS
     'The value of evidence runs from -1 to 8: peak at row 1, column 4 of 3 x 4 (upper right); ...
     """
-    values = to_map(map)
+    values = to_map(map, channel_axis=channel_axis)
     size = f"{values.shape[0]} x {values.shape[1]}"
     if np.ptp(values) == 0:
         return f"Every value of {name} is {number(values[0, 0])} ({size}): it points nowhere."
@@ -125,6 +134,7 @@ def _peak(values: Floats, over: Any) -> str:
     if over is None:
         return words + ")"
     rows, columns, _ = to_image(over).shape
+    check_proportions(values.shape, (rows, columns))
     return f"{words}, pixel {int(where[0] * rows)}, {int(where[1] * columns)} of the photo)"
 
 
@@ -162,6 +172,7 @@ def _densest(mass: Floats) -> tuple[str, float]:
 def _inside(values: Floats, mask: Any) -> str:
     if not mask.any():
         raise ValueError("mask: no cell of the true region is set")
+    check_proportions(mask.shape, values.shape, "mask", "map")
     fine = stretch(values, mask.shape) if mask.size > values.size else values
     mask = mask if fine.shape == mask.shape else stretch(mask, fine.shape)
     positive = np.clip(fine, 0, None)
