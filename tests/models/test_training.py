@@ -153,13 +153,13 @@ def test_evaluate_on_paper_and_without_a_trace():
     "pair", [(TRAIN[0], TRAIN[1][:5]), (TRAIN[0][:0], TRAIN[1][:0]), (TRAIN[0], TRAIN[0])]
 )
 def test_rows_without_their_class_are_refused(call, pair):
-    with pytest.raises(ValueError, match="one number a row"):
+    with pytest.raises(ValueError, match="one a row|at least one row"):
         call(pair)
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
     with pytest.raises(FloatingPointError, match="smaller learning rate"):
-        training.fit(net(), (TRAIN[0] * math.inf, TRAIN[1]), VALID, epochs=1)
+        training.fit(net(), TRAIN, VALID, epochs=3, learning_rate=1e30)
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         training.fit(net(), TRAIN, VALID, epochs=0)
 

@@ -1,5 +1,8 @@
 """Training a classifier: the loop by hand, the same with Lightning, and reading the log.
 
+Lightning and TensorBoard come with the extra `lab`; whatever needs them imports them when it is
+asked for, so that `fit` and `evaluate` do without.
+
 `python -m xailab.models.training --help` trains on a full public set, for those with internet.
 """
 
@@ -8,59 +11,65 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from math import ceil
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
-from tqdm.auto import trange
 
-from xailab.core import batched, capture, frozen
+from xailab.core import capture, frozen
 from xailab.core.batching import quiet
-from xailab.core.checks import check_positive
-from xailab.models import convnets
+from xailab.core.checks import as_integer, check_positive
+from xailab.core.outputs import class_logits, classes_of, labels_of
+from xailab.core.scores import outputs_of
+from xailab.models import convnets, loop
+from xailab.models.loop import (
+    History,
+    Pair,
+    Score,
+    adam,
+    as_pair,
+    batches,
+    check_rows,
+    check_table,
+    check_trainable,
+    class_loss,
+    evaluate,
+    order,
+)
 
-Pair = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    import lightning
+
+Classifier: Any  # a LightningModule, and
+Histograms: Any  # a callback: __getattr__ makes them when they are first asked for
+
+__all__ = [
+    "Classifier",
+    "Histogram",
+    "Histograms",
+    "History",
+    "Pair",
+    "Scalars",
+    "Score",
+    "evaluate",
+    "fit",
+    "loaders",
+    "main",
+    "order",
+    "read_histograms",
+    "read_scalars",
+    "trainer",
+]
 _REMARKS = (
     "does not have many workers",  # the rows are in memory: a worker process would only cost
     "Checkpoint directory .* exists",  # wanted, when a training is resumed
     "LeafSpec.* is deprecated",  # Lightning 2.6 about torch 2.14: nothing a learner can mend
 )
-
-
-class History(NamedTuple):
-    """What `fit` measured: three numbers an epoch."""
-
-    train_loss: list[float]
-    valid_loss: list[float]
-    valid_accuracy: list[float]
-
-
-class Score(NamedTuple):
-    """What `evaluate` measured: mean cross-entropy (nats) and share of right answers."""
-
-    loss: float
-    accuracy: float
-
-
-def order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """Return the order (n,) in which an epoch visits n rows; it depends on seed and epoch alone.
-
-    An order drawn from one running generator would depend on all epochs before it, and a training
-    that is resumed in epoch 5 would see other batches than one that was never interrupted.
-
-    >>> order(5, seed=0, epoch=1).tolist() == order(5, seed=0, epoch=1).tolist()
-    True
-    """
-    generator = torch.Generator().manual_seed(10_000 * seed + epoch)
-    return torch.randperm(n, generator=generator)
 
 
 def fit(
@@ -73,15 +82,18 @@ def fit(
     batch_size: int = 64,
     seed: int = 0,
 ) -> History:
-    """Train a classifier with Adam on the cross-entropy of its logits; the loop, written out.
+    """Train a classifier with Adam on the cross-entropy of its logits (the loop is `loop.train`).
 
     Args:
-        model: (N, ...) -> logits (N, K); its parameters change, and it ends in evaluation mode.
-        train: inputs (N, ...) and class numbers (N,) to learn from.
+        model: (N, ...) -> logits (N, K), or one logit, (N, 1) or (N,), for the classes 0 and 1;
+            its parameters change, float32 or float64, and it ends in evaluation mode.
+        train: inputs (N, ...) and class numbers (N,) to learn from, these in a tensor, an array or
+            a list.
         valid: the same, held out: measured after every epoch, never learnt from.
         epochs: how often every row is visited.
         learning_rate: Adam's step size.
-        batch_size: rows per step; the last step of an epoch may have fewer.
+        batch_size: rows per step; the last step of an epoch may have fewer, but never one: that row
+            joins the step before.
         seed: decides the order of rows and what dropout drops; torch's own state stays.
 
     Returns:
@@ -89,77 +101,27 @@ def fit(
         measured at its end.
 
     Raises:
-        ValueError: no rows, or not one class number a row.
+        TypeError, ValueError: as `loop.check_rows` and `loop.train`.
         FloatingPointError: the loss is no finite number any more.
 
     Elsewhere: `Trainer.fit` (Lightning), `Model.fit` (Keras).
     """
-    x, y = _checked("train", train)
-    _checked("valid", valid)
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    x, y = check_rows(model, *as_pair("train", train), name="train")
+    held_out = check_rows(model, *as_pair("valid", valid), name="valid")
     history = History([], [], [])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for epoch in trange(check_positive("epochs", epochs), disable=quiet(), unit=" epochs"):
-            rows = order(len(x), seed=seed, epoch=epoch).split(batch_size)
-            history.train_loss.append(_epoch(model, optimizer, x, y, rows))
-            score = evaluate(model, valid)
-            history.valid_loss.append(score.loss)
-            history.valid_accuracy.append(score.accuracy)
-    return history
 
+    def loss_of(rows: Tensor) -> Tensor:
+        return class_loss(outputs_of(model, x[rows]), y[rows])
 
-def _epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    batches: Sequence[Tensor],
-) -> float:
-    """Take one step a batch; return the mean loss of a row."""
-    model.train()
-    total = 0.0
-    for rows in batches:
-        loss = F.cross_entropy(model(x[rows]), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(rows)
-    model.eval()
-    if not np.isfinite(total):
-        raise FloatingPointError(f"the loss became {total}: try a smaller learning rate")
-    return total / len(x)
+    def measure(_: int) -> None:
+        score = evaluate(model, held_out)
+        history.valid_loss.append(score.loss)
+        history.valid_accuracy.append(score.accuracy)
 
-
-def evaluate(model: nn.Module, data: Pair) -> Score:
-    """Measure a classifier in evaluation mode; nothing about it changes.
-
-    Args:
-        model: (N, ...) -> logits (N, K).
-        data: inputs (N, ...) and class numbers (N,).
-
-    Raises:
-        ValueError: no rows, or not one class number a row.
-
-    >>> logits, y = torch.tensor([[0.0, 100.0], [0.0, 100.0]]), torch.tensor([1, 0])
-    >>> evaluate(nn.Identity(), (logits, y))
-    Score(loss=50.0, accuracy=0.5)
-    """
-    x, y = _checked("data", data)
-    with frozen(model), torch.no_grad():
-        logits = batched(model, x, batch_size=500, progress=False)
-    accuracy = (logits.argmax(1) == y).double().mean().item()
-    return Score(F.cross_entropy(logits, y).item(), accuracy)
-
-
-def _checked(name: str, data: Pair) -> Pair:
-    x, y = data
-    if len(x) == 0 or y.shape != (len(x),):
-        raise ValueError(
-            f"{name}: expected (inputs, class numbers) with one number a row and at least one row, "
-            f"got inputs {tuple(x.shape)} and numbers {tuple(y.shape)}"
-        )
-    return data
+    plan: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    optimizer = adam(model, learning_rate)
+    losses = loop.train(model, len(x), loss_of, optimizer=optimizer, after_epoch=measure, **plan)
+    return history._replace(train_loss=losses)
 
 
 class _Batches(Sampler[Tensor]):
@@ -168,6 +130,11 @@ class _Batches(Sampler[Tensor]):
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
 
+    def batches(self) -> tuple[Tensor, ...]:
+        """Return the row numbers of each batch of the epoch, as `fit` takes them."""
+        rows = order(self.n, seed=self.seed, epoch=self.epoch)
+        return batches(rows, self.batch_size)
+
     def set_epoch(self, epoch: int) -> None:
         """Note the epoch whose order comes next."""
         self.epoch = epoch
@@ -175,10 +142,10 @@ class _Batches(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         # A generator looks at the epoch when its first batch is asked for: on a resume Lightning
         # makes the iterator before it calls set_epoch.
-        yield from order(self.n, seed=self.seed, epoch=self.epoch).split(self.batch_size)
+        yield from self.batches()
 
     def __len__(self) -> int:
-        return ceil(self.n / self.batch_size)
+        return len(self.batches())
 
 
 def loaders(
@@ -187,53 +154,92 @@ def loaders(
     """Return what Lightning wants in place of two pairs; the order of rows is that of `fit`.
 
     Raises:
-        ValueError: no rows, or not one class number a row.
+        TypeError, ValueError: rows or labels as in `loop.check_rows`, as far as it can be seen
+            without the model; `Classifier` looks at the rest when its training begins.
     """
-    size = check_positive("batch_size", batch_size)
-    parts = [TensorDataset(*_checked(*named)) for named in (("train", train), ("valid", valid))]
+    size, seed = check_positive("batch_size", batch_size), as_integer("seed", seed)
+    named = {"train": train, "valid": valid}
+    learn, held_out = (
+        TensorDataset(*check_table(*as_pair(name, pair), name=name)) for name, pair in named.items()
+    )
     # batch_size=None: the sampler's tensors are used as they are, which takes a whole batch at once
-    shuffled = DataLoader(parts[0], sampler=_Batches(len(parts[0]), size, seed), batch_size=None)
-    return shuffled, DataLoader(parts[1], batch_size=500)
+    shuffled = DataLoader(learn, sampler=_Batches(len(learn), size, seed), batch_size=None)
+    return shuffled, DataLoader(held_out, batch_size=500)
 
 
-class Classifier(lightning.LightningModule):
+def __getattr__(name: str) -> Any:
+    """Make the classes that are Lightning's when one of them is first asked for."""
+    if name in _LIGHTNING:
+        return _with_lightning()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _with_lightning() -> dict[str, type]:
+    """Return `Classifier` and `Histograms` as Lightning's module and callback."""
+    import lightning
+
+    bases = {"Classifier": lightning.LightningModule, "Histograms": lightning.Callback}
+    return {
+        name: type(name, (own, bases[name]), {"__doc__": own.__doc__, "__module__": __name__})
+        for name, own in _LIGHTNING.items()
+    }
+
+
+class _Classifier:
     """A network and how it is trained, as Lightning wants it: the training of `fit`, no loop.
 
     Logs `train/loss`, `valid/loss` and `valid/accuracy` once an epoch.
 
     Args:
-        model: (N, ...) -> logits (N, K).
+        model: (N, ...) -> logits (N, K), or one logit, (N, 1) or (N,).
         learning_rate: Adam's step size.
     """
+
+    model: nn.Module
+    log: Any  # Lightning's
+    trainer: Any
 
     def __init__(self, model: nn.Module, *, learning_rate: float = 5e-3) -> None:
         super().__init__()
         self.model, self.learning_rate = model, learning_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, K)."""
-        return self.model(x)
+        """Return the logits, (N, K) with K at least 2."""
+        return class_logits(outputs_of(self.model, x))
+
+    def on_train_start(self) -> None:
+        """Look at weights, rows and labels, as `fit` does, where Lightning knows the rows."""
+        check_trainable(self.model)
+        for name in ("train_dataloader", "val_dataloaders"):
+            rows = getattr(getattr(self.trainer, name), "dataset", None)
+            if isinstance(rows, TensorDataset) and len(rows.tensors) == 2:
+                check_rows(self.model, *rows.tensors, name=name)
 
     def training_step(self, batch: Pair, _: int) -> Tensor:
         """Return the loss of one batch."""
         x, y = batch
-        loss = F.cross_entropy(self(x), y)
+        loss = self._loss(self.forward(x), y)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Pair, _: int) -> None:
         """Measure one held-out batch; Lightning averages, weighted by rows."""
         x, y = batch
-        logits = self(x)
-        self.log("valid/loss", F.cross_entropy(logits, y), prog_bar=True)
-        self.log("valid/accuracy", (logits.argmax(1) == y).float().mean(), prog_bar=True)
+        logits = self.forward(x)
+        self.log("valid/loss", self._loss(logits, y), prog_bar=True)
+        self.log("valid/accuracy", (classes_of(logits) == y).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam over all parameters."""
-        return torch.optim.Adam(self.parameters(), self.learning_rate)
+        return adam(self.model, self.learning_rate)
+
+    @staticmethod
+    def _loss(logits: Tensor, y: Tensor) -> Tensor:
+        return class_loss(logits, labels_of(y, *logits.shape))
 
 
-class Histograms(lightning.Callback):
+class _Histograms:
     """Log histograms to TensorBoard once an epoch; the step of each is the epoch's number.
 
     `activations/LAYER`: what a layer hands over for the same rows each time; `gradients/NAME`: the
@@ -267,13 +273,16 @@ class Histograms(lightning.Callback):
         writer.add_histogram(tag, values.detach().cpu(), trainer.current_epoch, bins=64)
 
 
+_LIGHTNING: dict[str, type] = {"Classifier": _Classifier, "Histograms": _Histograms}
+
+
 def trainer(
     folder: str | Path,
     *,
     epochs: int,
-    callbacks: Sequence[lightning.Callback] = (),
+    callbacks: "Sequence[lightning.Callback]" = (),
     **options: Any,
-) -> lightning.Trainer:
+) -> "lightning.Trainer":
     """Return a Lightning trainer on the CPU that writes log and checkpoints below `folder`.
 
     Lightning's remarks about hardware and worker processes are switched off for the session, and
@@ -285,6 +294,9 @@ def trainer(
         callbacks: early stopping, checkpoints, `Histograms`, ...
         **options: anything else that `lightning.Trainer` takes.
     """
+    import lightning
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     _without_tensorflow()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for remark in _REMARKS:
@@ -428,8 +440,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
+    import lightning
+
     lightning.seed_everything(chosen.seed, verbose=False)
-    module = Classifier(_network(chosen.model, train[0]), learning_rate=chosen.learning_rate)
+    network = _network(chosen.model, train[0])
+    module = _with_lightning()["Classifier"](network, learning_rate=chosen.learning_rate)
     folder = Path(chosen.folder) / f"{chosen.full}-{chosen.model}"
     worker = trainer(folder, epochs=chosen.epochs, max_steps=chosen.max_steps, accelerator="auto")
     batches = loaders(train, test, batch_size=chosen.batch_size, seed=chosen.seed)
