@@ -9,56 +9,41 @@ import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from xailab.core.checks import Model, check_input, check_positive
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
+from xailab.simplify.channels import remove_channels
+from xailab.simplify.layers import (
+    CONVOLUTIONS,
+    Layer,
+    check_share,
+    copied,
+    is_plain,
+    layers_of,
+    stored_layers,
+    tied,
+)
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-_CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the axes of their weights
-
-
-def _layers(model: nn.Module) -> dict[str, Layer]:
-    """Return the linear and convolutional layers by name.
-
-    Raises:
-        TypeError: the model is no `nn.Module`.
-        ValueError: it has no such layer.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    layers = {name: one for name, one in model.named_modules() if isinstance(one, Layer)}
-    if not layers:
-        raise ValueError("the model has no linear and no convolutional layer")
-    return layers
-
-
-def _copy(model: nn.Module) -> tuple[nn.Module, dict[str, Layer]]:
-    """Return a copy without gradients, and its layers.
-
-    Raises:
-        TypeError, ValueError: as `_layers`; a layer that computes its weight from something else,
-            where a change would be lost with the next pass.
-    """
-    for name, layer in _layers(model).items():
-        if "weight" not in layer._parameters:
-            raise ValueError(
-                f"layer {name!r} computes its weight (quantized, masked): quantize last, and make "
-                "torch's masks permanent with prune.remove"
-            )
-    smaller = deepcopy(model)
-    smaller.zero_grad(set_to_none=True)
-    return smaller, _layers(smaller)
-
+__all__ = [
+    "Latency",
+    "keep_zeros",
+    "latencies",
+    "latency",
+    "low_rank",
+    "prune",
+    "quantize",
+    "remove_channels",
+    "size_on_disk",
+    "sparsity",
+]
 
 # ---- pruning -------------------------------------------------------------------------------------
 
@@ -83,9 +68,9 @@ def prune(model: nn.Module, amount: float, *, structured: bool = False) -> nn.Mo
         A pruned copy.
 
     Raises:
-        TypeError: the model is no `nn.Module`.
+        TypeError: the model is no `nn.Module`, the amount no number.
         ValueError: an amount outside [0, 1), a model without a linear or convolutional layer, or
-            one whose weights are computed, as those of a quantized one are.
+            one whose weights are computed, as those of a quantized one are, drawn or not finite.
 
     Reference: Han, Pool, Tran, Dally (2015), Learning both Weights and Connections for Efficient
         Neural Networks; Li, Kadav, Durdanovic, Samet, Graf (2017), Pruning Filters for Efficient
@@ -98,9 +83,10 @@ def prune(model: nn.Module, amount: float, *, structured: bool = False) -> nn.Mo
     >>> prune(net, 0.5).weight.data
     tensor([[ 0., -5.,  3.,  0.]])
     """
+    amount = check_share("amount", amount)
     if not 0 <= amount < 1:
         raise ValueError(f"amount must be a share, 0 <= amount < 1, got {amount}")
-    smaller, layers = _copy(model)
+    smaller, layers = copied(model)
     with torch.no_grad():
         if structured:
             for layer in list(layers.values())[:-1]:
@@ -112,8 +98,9 @@ def prune(model: nn.Module, amount: float, *, structured: bool = False) -> nn.Mo
 
 def _zero_smallest(weights: list[Tensor], amount: float) -> None:
     """Zero this share of all weights together."""
-    different = list({id(weight): weight for weight in weights}.values())  # layers may share them
-    sizes = torch.cat([weight.abs().flatten() for weight in different])
+    different = _different(weights)
+    wide = torch.promote_types(torch.float32, different[0].dtype)  # also of a mixed network
+    sizes = torch.cat([weight.abs().flatten().to(wide) for weight in different])
     gone = torch.zeros_like(sizes, dtype=torch.bool)
     gone[sizes.argsort(stable=True)[: round(amount * len(sizes))]] = True
     parts = gone.split([weight.numel() for weight in different])
@@ -121,9 +108,15 @@ def _zero_smallest(weights: list[Tensor], amount: float) -> None:
         weight.masked_fill_(part.reshape(weight.shape), 0)
 
 
+def _different(weights: list[Tensor]) -> list[Tensor]:
+    """Return each weight once: layers may share them."""
+    return list({id(weight): weight for weight in weights}.values())
+
+
 def _zero_channels(layer: Layer, amount: float) -> None:
     """Zero this share of a layer's output channels, but never all of them."""
-    norms = layer.weight.flatten(1).norm(dim=1)
+    wide = torch.promote_types(torch.float32, layer.weight.dtype)  # half would make ties
+    norms = layer.weight.flatten(1).to(wide).norm(dim=1)
     count = min(round(amount * len(norms)), len(norms) - 1)
     gone = norms.argsort(stable=True)[:count]
     layer.weight[gone] = 0
@@ -140,10 +133,11 @@ def sparsity(model: nn.Module) -> float:
         model: the network.
 
     Returns:
-        A share, 0 to 1; biases do not count.
+        A share, 0 to 1; biases do not count, and weights that layers share count once.
 
     Raises:
-        TypeError, ValueError: as `prune`.
+        TypeError: the model is no `nn.Module`.
+        ValueError: it has no linear and no convolutional layer.
 
     Reference: Han, Pool, Tran, Dally (2015), Learning both Weights and Connections for Efficient
         Neural Networks.
@@ -152,8 +146,9 @@ def sparsity(model: nn.Module) -> float:
     >>> sparsity(prune(nn.Linear(10, 10), 0.8))
     0.8
     """
-    weights = torch.cat([one.weight.detach().flatten() for one in _layers(model).values()])
-    return (weights == 0).double().mean().item()
+    weights = _different([layer.weight for layer in layers_of(model).values()])
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(weight.numel() for weight in weights)
 
 
 @contextmanager
@@ -167,7 +162,8 @@ def keep_zeros(model: nn.Module) -> Iterator[None]:
         model: a network that `prune` gave.
 
     Raises:
-        TypeError, ValueError: the model is no `nn.Module`, or has no such layer.
+        TypeError: the model is no `nn.Module`.
+        ValueError: it has no linear and no convolutional layer, or one whose weight is computed.
 
     Elsewhere: the masks of torch `nn.utils.prune`, which store every weight twice.
 
@@ -177,7 +173,7 @@ def keep_zeros(model: nn.Module) -> Iterator[None]:
     >>> int((net.weight.grad == 0).sum())
     2
     """
-    layers, handles = _layers(model).values(), []
+    layers, handles = stored_layers(model).values(), []
     try:
         for layer in layers:
             alive = layer.weight.detach() != 0
@@ -200,120 +196,6 @@ def _masked(parameter: Tensor, alive: Tensor) -> Any:
     return parameter.register_hook(alive.mul) if parameter.requires_grad else _NoHandle()
 
 
-# ---- channels that really go ---------------------------------------------------------------------
-
-# What turns zero into zero, channel by channel: a dead channel is still dead behind it.
-_QUIET_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Identity,
-    nn.Dropout, nn.Dropout2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
-)  # fmt: skip
-_QUIET_FUNCTIONS = {F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, "relu"}
-
-
-def remove_channels(model: nn.Module) -> nn.Module:
-    r"""Take out the channels that `prune(structured=True)` has zeroed: same answers, less work.
-
-    $$W_{\ell} \in \mathbb{R}^{C' \times \cdot}, \quad W_{\ell + 1} \in \mathbb{R}^{\cdot \times
-      C'}, \qquad C' = |\{c : (w_c, b_c) \ne 0\}|$$
-
-    A channel goes where its layer hands it to one other layer and nothing between turns zero into
-    something: activations that keep zero, pooling, dropout, flattening. Across a sum (a residual
-    block), a batch norm or grouped channels it stays, zeroed.
-
-    Args:
-        model: a network without branches that depend on the data.
-
-    Returns:
-        A smaller copy, equal in its answers up to rounding.
-
-    Raises:
-        TypeError: the model is no `nn.Module`.
-        ValueError: no linear or convolutional layer; a forward pass that cannot be followed.
-
-    Reference: Li, Kadav, Durdanovic, Samet, Graf (2017), Pruning Filters for Efficient ConvNets.
-    Elsewhere: Torch-Pruning `DependencyGraph`, for any architecture; torch itself only zeroes.
-
-    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> remove_channels(prune(net, 0.5, structured=True))
-    Sequential(
-      (0): Linear(in_features=3, out_features=4, bias=True)
-      (1): ReLU()
-      (2): Linear(in_features=4, out_features=2, bias=True)
-    )
-    """
-    smaller, layers = _copy(model)
-    for first, second in _neighbors(smaller):
-        layer, following = layers[first], layers[second]
-        alive = (layer.weight.detach() != 0).flatten(1).any(1)
-        if layer.bias is not None:
-            alive |= layer.bias.detach() != 0
-        alive[0] |= not alive.any()  # a layer without channels would not run
-        positions = following.weight.shape[1] // len(alive)  # flattened behind a convolution
-        _keep(layer, 0, alive)
-        _keep(following, 1, alive.repeat_interleave(positions))
-    return smaller
-
-
-def _keep(layer: Layer, axis: int, alive: Tensor) -> None:
-    """Keep these output (axis 0) or input (axis 1) channels of a layer."""
-    where = (slice(None),) * axis + (alive,)
-    layer.weight = nn.Parameter(layer.weight.detach()[where], layer.weight.requires_grad)
-    if axis == 0 and layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[alive], layer.bias.requires_grad)
-    kind = "features" if isinstance(layer, nn.Linear) else "channels"
-    setattr(layer, f"{('out', 'in')[axis]}_{kind}", int(alive.sum()))
-
-
-def _neighbors(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield pairs of layers, the second of which is all that hears the first."""
-    with frozen(model):
-        try:
-            nodes = list(fx.Tracer().trace(model).nodes)
-        except (fx.proxy.TraceError, TypeError) as error:
-            raise ValueError(f"cannot follow the model's forward pass: {error}") from error
-    modules = dict(model.named_modules())
-    calls = [id(modules[n.target]) for n in nodes if n.op == "call_module"]
-
-    def plain(node: fx.Node) -> bool:  # a layer that runs once and whose channels all meet
-        layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        return isinstance(layer, Layer) and calls.count(id(layer)) == 1 and _together(layer)
-
-    for node in filter(plain, nodes):
-        last = _listener(node, modules)
-        if last is not None and plain(last):
-            yield str(node.target), str(last.target)
-
-
-def _together(layer: Layer) -> bool:
-    return getattr(layer, "groups", 1) == 1
-
-
-def _listener(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """Return the layer that alone hears a layer, past everything quiet; None if there is none."""
-    flat = isinstance(modules[str(node.target)], nn.Linear)
-    while len(node.users) == 1:
-        (node,) = node.users
-        module = modules[str(node.target)] if node.op == "call_module" else None
-        if isinstance(module, Layer):
-            return node if flat == isinstance(module, nn.Linear) else None
-        if _flattens(node, module):
-            flat = True
-        elif not isinstance(module, _QUIET_MODULES) and node.target not in _QUIET_FUNCTIONS:
-            return None
-    return None
-
-
-def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
-    """Tell whether a node flattens all axes behind the first, as (N, C, H, W) -> (N, C H W)."""
-    if isinstance(module, nn.Flatten):
-        return (module.start_dim, module.end_dim) == (1, -1)
-    return node.target in (torch.flatten, "flatten") and (
-        *node.args[1:],
-        *node.kwargs.values(),
-    ) == (1,)
-
-
 # ---- fewer bits ----------------------------------------------------------------------------------
 
 
@@ -330,8 +212,15 @@ class _Rounded(nn.Module):
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return levels and steps whose product is nearest to the weight."""
         largest = weight.flatten(1).abs().amax(1).reshape(-1, *[1] * (weight.ndim - 1))
-        step = torch.where(largest > 0, largest, 1) / self.most
-        return (weight / step).round().to(torch.int8), step
+        step = (torch.where(largest > 0, _fine(largest), 1) / self.most).to(weight.dtype)
+        step = step.clamp_min(torch.finfo(step.dtype).smallest_normal)
+        levels = (_fine(weight) / _fine(step)).round()  # in half, 127 / step may reach 128
+        return levels.clamp(-self.most, self.most).to(torch.int8), step
+
+
+def _fine(numbers: Tensor) -> Tensor:
+    """Return numbers in single precision or finer."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 def quantize(model: nn.Module, *, n_bits: int = 8, activations: bool = False) -> nn.Module:
@@ -343,7 +232,8 @@ def quantize(model: nn.Module, *, n_bits: int = 8, activations: bool = False) ->
     One step for each output channel c; biases stay. This saves bytes, on disk and in memory, and
     no time: before each use the weights become floats again, which costs some. Time is won by
     integer arithmetic, for which torch has no API in its core that is there to stay. Levels take
-    a byte each also where `n_bits` is less than 8.
+    a byte each also where `n_bits` is less than 8. Weights that no such layer holds stay as they
+    are, as do queries, keys and values of `nn.MultiheadAttention`.
 
     Args:
         model: the network.
@@ -358,7 +248,8 @@ def quantize(model: nn.Module, *, n_bits: int = 8, activations: bool = False) ->
     Raises:
         TypeError: the model is no `nn.Module`; `n_bits` is not an integer.
         ValueError: `n_bits` outside 2..8, no linear or convolutional layer, weights that are not
-            finite.
+            finite, that are computed or drawn; `activations` of a network with torch's own
+            attention, which reads a layer's weights and does not call it.
 
     Reference: Jacob et al. (2018), Quantization and Training of Neural Networks for Efficient
         Integer-Arithmetic-Only Inference; Krishnamoorthi (2018), Quantizing deep convolutional
@@ -373,15 +264,25 @@ def quantize(model: nn.Module, *, n_bits: int = 8, activations: bool = False) ->
     """
     if not 2 <= check_positive("n_bits", n_bits) <= 8:
         raise ValueError(f"n_bits must lie in 2..8, got {n_bits}")
-    smaller, layers = _copy(model)
-    for name, layer in layers.items():
-        if not torch.isfinite(layer.weight).all():
-            raise ValueError(f"the weights of layer {name!r} are not all finite")
+    smaller, layers = copied(model)
+    if activations:
+        _check_called(smaller)
+    for layer in layers.values():
         layer.weight.requires_grad_(False)  # integers have no gradient
         parametrize.register_parametrization(layer, "weight", _Rounded(n_bits))
         if activations:
-            layer.register_forward_pre_hook(_Entrance(n_bits))
+            layer.register_forward_pre_hook(_Entrance(n_bits), with_kwargs=True)
     return smaller
+
+
+def _check_called(model: nn.Module) -> None:
+    """Refuse owners that read their layers' weights: what enters such a layer is not seen."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            raise ValueError(
+                f"module {name!r}, an nn.MultiheadAttention, reads the weights of 'out_proj' and "
+                "does not call it: activations=True cannot round what enters; leave it False"
+            )
 
 
 class _Entrance:
@@ -390,11 +291,19 @@ class _Entrance:
     def __init__(self, n_bits: int) -> None:
         self.most = 2 ** (n_bits - 1) - 1
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = inputs[0]
-        step = x.detach().flatten(1).abs().amax(1).reshape(-1, *[1] * (x.ndim - 1)) / self.most
-        rounded = torch.where(step > 0, (x / step).round() * step, x)
-        return (x + (rounded - x).detach(), *inputs[1:])
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        if inputs:
+            return (self._rounded(inputs[0]), *inputs[1:]), named
+        return inputs, {**named, "input": self._rounded(named["input"])}
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """Return a row's numbers as whole steps, the largest of which is the row's largest."""
+        fine = _fine(x.detach())
+        step = fine.flatten(1).abs().amax(1).reshape(-1, *[1] * (x.ndim - 1)) / self.most
+        rounded = torch.where(step > 0, (fine / step).round() * step, fine)
+        return x + (rounded.to(x.dtype) - x).detach()
 
 
 # ---- lower rank ----------------------------------------------------------------------------------
@@ -407,18 +316,23 @@ def low_rank(model: nn.Module, energy: float) -> nn.Module:
       r = \min\Big\{r : \sum_{i \le r} \sigma_i^2 \ge e \sum_i \sigma_i^2\Big\}$$
 
     No other matrix of rank r is nearer. A convolution becomes one with r channels and a 1 x 1
-    convolution. Where two layers would hold no fewer numbers than one, the one stays.
+    convolution. Where two layers would hold no fewer numbers than one, the one stays; so do
+    grouped convolutions, weights that several modules share, and layers that compute something
+    of their own (a forward of another class, hooks). Singular values are found in single
+    precision or finer, whatever the dtype.
 
     Args:
         model: the network.
         energy: e, the share of the squared weights to keep, above 0 up to 1.
 
     Returns:
-        A copy; a layer that is written as two is an `nn.Sequential` under the old name.
+        A copy; a layer that is written as two is a `LowRank` under the old name, which answers
+        as the layer would with the matrix of rank r for its weight.
 
     Raises:
-        TypeError: the model is no `nn.Module`.
-        ValueError: an energy outside (0, 1], or no linear or convolutional layer.
+        TypeError: the model is no `nn.Module`, the energy no number.
+        ValueError: an energy outside (0, 1], no linear or convolutional layer, weights that are
+            computed, drawn or not finite.
 
     Reference: Eckart, Young (1936), The approximation of one matrix by another of lower rank;
         Denton, Zaremba, Bruna, LeCun, Fergus (2014), Exploiting Linear Structure Within
@@ -428,30 +342,65 @@ def low_rank(model: nn.Module, energy: float) -> nn.Module:
     >>> net = nn.Linear(6, 6, bias=False)
     >>> net.weight.data = torch.ones(6, 6)
     >>> low_rank(net, 0.9)
-    Sequential(
+    LowRank(
       (0): Linear(in_features=6, out_features=1, bias=False)
       (1): Linear(in_features=1, out_features=6, bias=False)
     )
     """
+    energy = check_share("energy", energy)
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be a share, 0 < energy <= 1, got {energy}")
-    smaller, layers = _copy(model)
-    for name, layer in layers.items():
-        thin = _two_layers(layer, energy)
-        if thin is not None and name:
-            parent, _, last = name.rpartition(".")
-            setattr(smaller.get_submodule(parent), last, thin)
-        elif thin is not None:
-            smaller = thin  # the model is this one layer
-    return smaller
+    smaller, layers = copied(model)
+    shared = tied(smaller)
+    thin = {
+        layer: two
+        for layer in layers.values()
+        if id(layer.weight) not in shared and (two := _two_layers(layer, energy)) is not None
+    }
+    for module in list(smaller.modules()):
+        for name, child in module._modules.items():  # a layer may have several names
+            module._modules[name] = thin.get(child, child)  # type: ignore[call-overload]
+    return thin.get(smaller, smaller)  # type: ignore[call-overload, no-any-return]
 
 
-def _two_layers(layer: Layer, energy: float) -> nn.Sequential | None:
+class LowRank(nn.Sequential):
+    r"""Two layers in the place of one, which can be read like the one: `weight`, `bias`, sizes.
+
+    $$W = W_2 W_1, \qquad b = b_2$$
+
+    Calling it runs the two, which is where work is saved. Owners that read a layer's weight in
+    place of calling it, as torch's attention does, get the product, computed when it is read.
+
+    Args:
+        first: what makes r numbers of those that come in, without a bias.
+        second: what makes the layer's numbers of them.
+        like: the layer that they replace; its sizes and settings are taken over.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, like: Layer) -> None:
+        super().__init__(first, second)
+        known = vars(like).items()
+        vars(self).update({k: v for k, v in known if k[0] != "_" and k not in vars(self)})
+        self.train(like.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the one layer, of rank r."""
+        first, second = self[0].weight, self[1].weight
+        return (second.flatten(1) @ first.flatten(1)).reshape(-1, *first.shape[1:])
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The bias of the one layer."""
+        return self[1].bias
+
+
+def _two_layers(layer: Layer, energy: float) -> LowRank | None:
     """Return two layers with fewer numbers than the one, or None where there are none."""
     weight = layer.weight.detach()
-    if not _together(layer):
+    if not is_plain(layer):
         return None
-    left, sigma, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    left, sigma, right = torch.linalg.svd(_fine(weight).flatten(1), full_matrices=False)
     kept = sigma.square().cumsum(0)
     enough = (energy - 1e-6) * kept[-1]  # of 1.0, rounding leaves a little less
     rank = min(int((kept < enough).sum()) + 1, len(sigma))
@@ -459,10 +408,12 @@ def _two_layers(layer: Layer, energy: float) -> nn.Sequential | None:
         return None
     first, second = _shapes(layer, rank)
     # clones: a slice would be saved together with all that it is a slice of
-    first.weight = nn.Parameter(right[:rank].reshape(rank, *weight.shape[1:]).clone())
-    second.weight = nn.Parameter((left * sigma)[:, :rank].clone().reshape(second.weight.shape))
+    parts = right[:rank].clone(), (left * sigma)[:, :rank].clone()
+    for one, part in zip((first, second), parts, strict=True):
+        numbers = part.to(weight.dtype).reshape(one.weight.shape)
+        one.weight = nn.Parameter(numbers, layer.weight.requires_grad)
     second.bias = layer.bias
-    return nn.Sequential(first, second).train(layer.training)
+    return LowRank(first, second, layer)
 
 
 def _shapes(layer: Layer, rank: int) -> tuple[Layer, Layer]:
@@ -471,7 +422,7 @@ def _shapes(layer: Layer, rank: int) -> tuple[Layer, Layer]:
         if isinstance(layer, nn.Linear):
             wide = nn.Linear(layer.in_features, rank, bias=False)
             return wide, nn.Linear(rank, layer.out_features, bias=False)
-        make: Callable[..., Any] = _CONVOLUTIONS[layer.weight.ndim]
+        make: Callable[..., Any] = CONVOLUTIONS[layer.weight.ndim]
         same = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         options = {name: getattr(layer, name) for name in same}
         wide = make(layer.in_channels, rank, bias=False, **options)
