@@ -113,6 +113,8 @@ def test_shapes_of_masks():
     expected = relevance_mass_accuracy(maps, mask)
     for same in (mask[:, None], mask.numpy(), mask.int(), mask.float(), mask.tolist()):
         assert torch.equal(relevance_mass_accuracy(maps, same), expected)
+    assert torch.equal(relevance_mass_accuracy(maps.numpy()[:, ::-1], mask), expected)
+    assert torch.equal(relevance_mass_accuracy(maps.numpy().astype(">f4"), mask), expected)
     for one in (mask[0], mask[:1], mask[:1, None], mask[0].numpy().astype(np.uint8) * 255):
         assert torch.equal(
             relevance_mass_accuracy(maps, one), relevance_mass_accuracy(maps, mask[[0, 0]])
@@ -123,7 +125,8 @@ def test_shapes_of_masks():
 @pytest.mark.parametrize(
     ("maps", "mask", "words"),
     [
-        (torch.ones(2, 2), torch.ones(2, 2), r"\(N, C, H, W\) or \(N, H, W\), got \(2, 2\)"),
+        (torch.ones(2), torch.ones(2), r"\(N, C, H, W\) or \(N, H, W\), .*got \(2,\)"),
+        (torch.ones(1, 3, 2, 2, 2), torch.ones(2, 2), r"got \(1, 3, 2, 2, 2\)"),
         (torch.ones(0, 2, 2), torch.ones(2, 2), r"empty: shape \(0, 2, 2\)"),
         (torch.tensor([[[0.0, float("nan")]]]), torch.ones(1, 2), "NaN"),
         (torch.tensor([[[0.0, float("inf")]]]), torch.ones(1, 2), "infinity"),
@@ -132,6 +135,10 @@ def test_shapes_of_masks():
         (torch.ones(1, 2, 3), torch.ones(3, 2), r"mask \(3, 2\) does not fit .*\(1, 2, 3\)"),
         (torch.ones(1, 2, 2), torch.ones(1, 3, 2, 2), r"mask \(1, 3, 2, 2\)"),
         (torch.ones(1, 2, 2), torch.ones(2), r"mask \(2,\)"),
+        (torch.ones(2, 3), torch.ones(2), r"mask \(2,\) does not fit .*\(2, 3\)"),
+        (torch.ones(2, 3), torch.ones(3, 3), "3 masks for 2 attributions"),
+        (torch.ones(2, 4, 3), torch.ones(2, 3), r"mask \(2, 3\) does not fit .*\(2, 4, 3\)"),
+        (torch.ones(2, 4, 4, 1), torch.ones(2, 4, 4), r"mask \(2, 4, 4\) does not fit"),
         (torch.ones(3, 2, 2), torch.ones(2, 2, 2), "2 masks for 3 attributions"),
     ],
 )
@@ -140,12 +147,87 @@ def test_bad_input(measure, maps, mask, words):
         measure(maps, mask)
 
 
+SOFT = MASK.float()
+
+
+@pytest.mark.parametrize("measure", ALL)
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (0.9 * SOFT + 0.1, r"two values, 0 and 1 .*2 different numbers from 0.1 to 1"),
+        (SOFT * 0.5, "from 0 to 0.5"),
+        (250 * MASK + torch.tensor([[0, 1, 2], [3, 0, 1]]), "5 different numbers from 1 to 251"),
+        (2 * SOFT - 1, "from -1 to 1"),
+        (MASK * 2, "from 0 to 2"),
+        (MASK * 255 + (~MASK) * 1, "from 1 to 255"),
+        (torch.where(MASK, 1, torch.inf), "from 1 to inf"),
+        (torch.where(MASK, 1, torch.nan), "mask holds NaN"),
+        (np.where(MASK.numpy(), 1.0, np.nan), "mask holds NaN"),
+    ],
+)
+def test_a_mask_holds_two_values(measure, mask, words):
+    with pytest.raises(ValueError, match=words):
+        measure(MAP, mask)
+
+
+@pytest.mark.parametrize("measure", ALL)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bfloat16, torch.float16])
+def test_zero_and_one_or_255_in_any_dtype(measure, dtype):
+    for top in (1, 255):
+        assert torch.equal(measure(MAP, MASK.to(dtype) * top), measure(MAP, MASK))
+
+
+@pytest.mark.parametrize("measure", ALL)
+@pytest.mark.parametrize(
+    ("maps", "mask"),
+    [
+        (MAP, MASK.numpy().astype(str)),
+        (MAP, MASK * 1j),
+        (MAP, [[1, 0], [1]]),
+        (MAP.numpy() * 1j, MASK),
+        (MAP * 1j, MASK),
+        ([["a"]], MASK),
+    ],
+)
+def test_numbers_are_asked_for(measure, maps, mask):
+    with pytest.raises(TypeError, match=r"(mask|attribution) must hold"):
+        measure(maps, mask)
+
+
+@pytest.mark.parametrize(
+    ("measure", "scores"),
+    [
+        (pointing_game, [1, 0]),
+        (relevance_mass_accuracy, [3 / 4, 2 / 5]),
+        (relevance_rank_accuracy, [1 / 2, 1 / 2]),  # 3 and 1; 3 and 2
+        (ALL[3], [1 / 2, 1 / 2]),
+    ],
+)
+def test_tables_and_sequences_by_hand(measure, scores):
+    """Two rows of four places, the answer at the last two; the same in every layout."""
+    rows = torch.tensor([[1.0, 0, 3, 0], [3, 0, 2, 0]])
+    inside = torch.tensor([[False, False, True, True]]).expand(2, 4)
+    for mask in (inside, inside[0], inside[:1], inside[:, None]):
+        assert measure(rows, mask).tolist() == pytest.approx(scores)
+    channels = torch.stack([rows + 5, torch.full_like(rows, -5)], 1)  # (N, 2, L), sums to rows
+    for mask in (inside[:, None], inside[:1, None]):
+        assert measure(channels, mask).tolist() == pytest.approx(scores)
+    picture = rows[:, None]  # (N, 1, W)
+    assert measure(picture, inside[:1]).tolist() == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_a_mask_that_covers_everything_scores_one(measure):
+    assert measure(MAP, torch.ones(2, 3)).tolist() == pytest.approx([1.0])
+
+
 @pytest.mark.parametrize(
     ("k", "error", "words"),
     [
         (0, ValueError, "k must be"),
         (7, ValueError, "more than the 6 places"),
-        (1.5, TypeError, "k"),
+        (1.5, TypeError, "k must be an integer"),
+        (True, TypeError, "k must be an integer"),
     ],
 )
 def test_bad_k(k, error, words):
