@@ -4,6 +4,8 @@ All of them weigh the maps of one convolution and add them up; they differ in th
 08 teaches this file. Maps come back as (N, 1, H, W), in units of the model's output.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,12 +13,15 @@ from torch import Tensor, nn
 from xailab.attribution.saliency import guided_backprop
 from xailab.core.batching import batched
 from xailab.core.callable_module import make_callable
+from xailab.core.channels_last import channels_last
 from xailab.core.checks import Target, check_input, split_target
-from xailab.core.folding import folding
-from xailab.core.layers import capture, find_layer, output_of
+from xailab.core.company import check_company
+from xailab.core.layers import capture, find_layer, output_of, units_axis
 from xailab.core.registry import method
 from xailab.core.scores import gradients_on, layer_gradient, outputs_of, scores_of, select
 from xailab.core.state import frozen
+
+Reshape = Callable[[Tensor], Tensor]
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -31,6 +36,7 @@ def cam(
     classifier: str | None = None,
     upsample: bool = True,
     interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
 ) -> Tensor:
     r"""Class activation map of a network that ends in global average pooling and one linear layer.
 
@@ -47,6 +53,8 @@ def cam(
         classifier: dotted name of the `nn.Linear`; None takes the model's last one.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
 
     Returns:
         (N, 1, H, W), signed, in units of the score.
@@ -72,7 +80,7 @@ def cam(
     with frozen(model), torch.no_grad(), capture(model, layer) as kept:
         logits = outputs_of(model, x)
         select(logits, target)
-        maps = _with_positions(output_of(kept, layer, len(x)), layer)
+        (maps,) = _as_maps(model, x, layer, reshape, output_of(kept, layer, len(x)))
         pooled = maps.flatten(2).mean(2)
         if head.in_features != pooled.shape[1] or not torch.allclose(
             head(pooled).reshape(logits.shape), logits, rtol=1e-3, atol=1e-4
@@ -96,6 +104,7 @@ def grad_cam(
     relu: bool = True,
     upsample: bool = True,
     interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
     per_channel: bool = False,
 ) -> Tensor:
     r"""Gradient-weighted class activation map.
@@ -111,6 +120,8 @@ def grad_cam(
         relu: keep only evidence for the class, as in the paper; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
         per_channel: return every $\alpha_k A^k$ instead of their sum.
 
     Returns:
@@ -130,7 +141,7 @@ def grad_cam(
     tensor([[[[0., 3.],
               [6., 0.]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer)
+    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
     weights = gradients.flatten(2).mean(2)
     heat = _spread(weights, maps) * maps if per_channel else _weighted(weights, maps)
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
@@ -146,6 +157,7 @@ def grad_cam_plus_plus(
     relu: bool = True,
     upsample: bool = True,
     interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
 ) -> Tensor:
     r"""Grad-CAM with positions weighed so that several objects of a class all count.
 
@@ -164,6 +176,8 @@ def grad_cam_plus_plus(
         relu: keep only evidence for the class; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
 
     Returns:
         (N, 1, H, W), in units of the score.
@@ -182,7 +196,7 @@ def grad_cam_plus_plus(
     tensor([[[[0.1000, 0.1000],
               [0.2000, 0.4000]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer)
+    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
     total = _spread(maps.flatten(2).sum(2), maps)
     below = 2 * gradients**2 + gradients**3 * total
     alpha = torch.where(below == 0, 0, gradients**2 / torch.where(below == 0, 1, below))
@@ -200,6 +214,7 @@ def layer_cam(
     relu: bool = True,
     upsample: bool = True,
     interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
 ) -> Tensor:
     r"""Every position weighed by its own positive gradient, so that early layers work too.
 
@@ -214,6 +229,8 @@ def layer_cam(
         relu: keep only evidence for the class; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
 
     Returns:
         (N, 1, H, W), in units of the score.
@@ -231,7 +248,7 @@ def layer_cam(
     tensor([[[[1., 2.],
               [0., 0.]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer)
+    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
     heat = (gradients.relu() * maps).sum(1, keepdim=True)
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
@@ -246,6 +263,7 @@ def score_cam(
     relu: bool = True,
     upsample: bool = True,
     interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Maps weighed by the score of the input seen through each of them; no gradient needed.
@@ -265,6 +283,8 @@ def score_cam(
         relu: keep only evidence for the class; False gives signed maps.
         upsample: stretch the result to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest", for the masks and the result.
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
         batch_size: masked inputs evaluated at once; None measures.
 
     Returns:
@@ -286,7 +306,8 @@ def score_cam(
     with frozen(model), torch.no_grad():
         with capture(model, layer) as kept:
             scores_of(model, x, target)
-        maps = _with_positions(output_of(kept, layer, len(x)), layer)
+        check_company(model, x)
+        (maps,) = _as_maps(model, x, layer, reshape, output_of(kept, layer, len(x)))
         weights = [
             _channel_scores(model, row, channels, t, interpolation, batch_size).softmax(0)
             for row, channels, t in zip(x, maps, split_target(target, len(x)), strict=True)
@@ -297,7 +318,13 @@ def score_cam(
 
 @method("layer", "relu", title="guided Grad-CAM")
 def guided_grad_cam(
-    model: nn.Module, x: Tensor, target: Target, *, layer: str, interpolation: str = "bilinear"
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    layer: str,
+    interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
 ) -> Tensor:
     r"""Guided backprop, kept only where Grad-CAM is warm.
 
@@ -309,6 +336,8 @@ def guided_grad_cam(
         target: class index, (N,) class indices, or None for a single-output model.
         layer: dotted name of Grad-CAM's layer.
         interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
+            move and leave out numbers, not compute. None: maps, channels first or last.
 
     Returns:
         The shape of `x`; a product of two units, so only its pattern means something.
@@ -324,25 +353,41 @@ def guided_grad_cam(
     torch.Size([1, 1, 2, 2])
     """
     guided = guided_backprop(model, x, target)
-    return guided * grad_cam(model, x, target, layer=layer, interpolation=interpolation)
+    options = {"layer": layer, "interpolation": interpolation, "reshape": reshape}
+    return guided * grad_cam(model, x, target, **options)
 
 
 def _maps_and_gradients(
-    model: nn.Module, x: Tensor, target: Target, layer: str
+    model: nn.Module, x: Tensor, target: Target, layer: str, reshape: Reshape | None
 ) -> tuple[Tensor, Tensor]:
     """Return the layer's maps $A$ and $\\partial f_t / \\partial A$, both (N, K, h, w)."""
     check_input(model, x)
     with frozen(model), gradients_on():
-        maps, gradients = layer_gradient(model, x.detach(), target, layer)
-    return _with_positions(maps, layer), gradients
+        found = layer_gradient(model, x.detach(), target, layer)
+    maps, gradients = _as_maps(model, x, layer, reshape, *found)
+    return maps, gradients
 
 
-def _with_positions(maps: Tensor, layer: str) -> Tensor:
-    """Return the layer's maps, refusing an output that says nothing about where."""
-    if maps.ndim < 3:
-        shape = tuple(maps.shape)
+def _as_maps(
+    model: nn.Module, x: Tensor, layer: str, reshape: Reshape | None, *outputs: Tensor
+) -> list[Tensor]:
+    """Return a layer's outputs as maps (N, K, h, w), refusing what says nothing about where."""
+    came = tuple(outputs[0].shape)
+    if len(came) < 3:
         raise ValueError(
-            f"layer {layer!r} gives {shape}, which has no positions: take an earlier one"
+            f"layer {layer!r} gives {came}, which has no positions: take an earlier one"
+        )
+    if reshape is not None:
+        maps = [reshape(one) for one in outputs]
+    else:
+        axis = units_axis(model, layer, x)
+        maps = [one.movedim(axis, 1) for one in outputs]
+    if maps[0].ndim != x.ndim or len(maps[0]) != len(x):
+        what = "" if reshape is None else f", which reshape makes {tuple(maps[0].shape)}"
+        raise ValueError(
+            f"layer {layer!r} gives {came}{what}: no maps over x {tuple(x.shape)}. Tokens are laid "
+            "out by reshape=, for instance `lambda t: t[:, 1:].mT.unflatten(2, (14, 14))` for a "
+            "class token before 14 x 14 patches"
         )
     return maps
 
@@ -404,7 +449,7 @@ def _channel_scores(
         masks = torch.where(high > low, (large - low) / (high - low), 0)
         return scores_of(model, row * masks, target)
 
-    with folding(model, row[None], len(channels)):
+    with channels_last(model, len(channels)):
         return batched(
             seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes
         )

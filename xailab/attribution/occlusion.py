@@ -4,7 +4,7 @@ Lesson 10 teaches this file. Nothing but answers of the model is used, so it may
 All results are score drops: f(x) - f(x without the part), positive where the part helped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 
@@ -19,10 +19,9 @@ from xailab.core.checks import (
     check_baseline,
     check_input,
     check_positive,
-    split_target,
 )
 from xailab.core.registry import method
-from xailab.core.scores import batched_scores
+from xailab.core.scores import batched_scores, target_of_rows, variant_scores
 
 Size = int | Sequence[int]
 
@@ -73,11 +72,14 @@ def occlusion(
     x = check_input(model, x).detach()
     sizes, steps = _window(window, stride, x.shape[1:])
     windows = list(_windows(sizes, steps, x.shape[1:]))
+    start = check_baseline(baseline, x)
+    live = torch.stack([(x != start)[(slice(None), *one)].flatten(1).any(1) for one in windows], 1)
+    inside = partial(_inside, x.shape[1:], windows)
+    found = _drops(model, x, target, start, live, inside, batch_size)
     drops, hits = torch.zeros_like(x), torch.zeros_like(x[0])
-    found = _drops(model, x, target, check_baseline(baseline, x), windows, batch_size)
-    for i, window_ in enumerate(windows):
-        drops[(slice(None), *window_)] += found[:, i].reshape(-1, *[1] * (x.ndim - 1))
-        hits[window_] += 1
+    for i, one in enumerate(windows):
+        drops[(slice(None), *one)] += found[:, i].reshape(-1, *[1] * (x.ndim - 1))
+        hits[one] += 1
     return drops / hits
 
 
@@ -99,8 +101,9 @@ def feature_ablation(
         model: maps (N, ...) to scores (N, K) or (N,); any function of tensors.
         x: (N, ...) floats.
         target: class index, (N,) class indices, or None for a single-output model.
-        feature_mask: integers that broadcast to one row of `x`, as (1, ...) or without the first
-            axis: numbers with one label are replaced together. None: each number by itself.
+        feature_mask: integers that broadcast to `x`, or to one row of it: numbers with one label
+            are replaced together; with one mask for each row, each row has groups of its own.
+            None: each number by itself.
         baseline: what replaces: a number, or a tensor that broadcasts to `x`.
         batch_size: rows evaluated at once; None measures.
 
@@ -109,7 +112,7 @@ def feature_ablation(
 
     Raises:
         TypeError: as for `saliency`; a mask that does not hold integers.
-        ValueError: as for `saliency`; a mask that does not broadcast to a row.
+        ValueError: as for `saliency`; a mask that does not broadcast.
 
     Reference: Zeiler, Fergus (2014), Visualizing and Understanding Convolutional Networks.
     Elsewhere: captum `FeatureAblation`.
@@ -120,10 +123,17 @@ def feature_ablation(
     tensor([[3., 3., 4.]])
     """
     x = check_input(model, x).detach()
-    labels = check_feature_mask(feature_mask, x)
-    masks = [labels == label for label in labels.unique()]
-    found = _drops(model, x, target, check_baseline(baseline, x), masks, batch_size)
-    return found[:, labels.unique(return_inverse=True)[1]]
+    start = check_baseline(baseline, x)
+    names, labels = check_feature_mask(feature_mask, x).unique(return_inverse=True)
+    labels = labels.expand(x.shape)
+    changed = torch.zeros(len(x), len(names), device=x.device)
+    changed.scatter_add_(1, labels.flatten(1), (x != start).flatten(1).float())
+
+    def members(rows: Tensor, numbers: Tensor) -> Tensor:
+        return labels[rows] == numbers.reshape(-1, *[1] * (x.ndim - 1))
+
+    found = _drops(model, x, target, start, changed > 0, members, batch_size)
+    return found.gather(1, labels.flatten(1)).reshape(x.shape)
 
 
 @method("masks", title="RISE")
@@ -180,30 +190,18 @@ def rise(
         raise ValueError(f"p_keep must lie between 0 and 1, got {p_keep}")
     cells = _sizes("grid", grid, 2)
     start = check_baseline(baseline, x)
-    masks = _masks(check_positive("n_masks", n_masks), cells, x, p_keep, seed)
-    maps = []
-    for row, cover, t in zip(x, start, split_target(target, len(x)), strict=True):
-        seen = partial(_seen, row, cover, masks)
-        scores = batched_scores(model, seen, len(masks), t, like=row, batch_size=batch_size)
-        maps.append(torch.tensordot(scores, masks, dims=1) / (len(masks) * p_keep))
-    return torch.stack(maps).expand_as(x).clone()
+    n = check_positive("n_masks", n_masks)
+    masks = _masks(n, cells, x, p_keep, seed)
+
+    def seen(rows: Tensor, numbers: Tensor) -> Tensor:
+        return masks[numbers] * x[rows] + (1 - masks[numbers]) * start[rows]
+
+    scores = variant_scores(model, x, target, n, seen, batch_size=batch_size)
+    maps = torch.tensordot(scores, masks, dims=1) / (n * p_keep)  # (N, 1, H, W)
+    return maps.expand_as(x).clone()
 
 
-Place = tuple[slice, ...] | Tensor  # a window, or True where a group is
-
-
-def _covered(row: Tensor, cover: Tensor, places: Sequence[Place], chunk: range) -> Tensor:
-    """Return copies of one row, each with one place covered."""
-    copies = row.repeat(len(chunk), *[1] * row.ndim)
-    for copy, number in zip(copies, chunk, strict=True):
-        copy[places[number]] = cover[places[number]]
-    return copies
-
-
-def _seen(row: Tensor, cover: Tensor, masks: Tensor, chunk: range) -> Tensor:
-    """Return one row seen through masks (n, 1, H, W) in 0..1."""
-    some = masks[chunk.start : chunk.stop]
-    return some * row + (1 - some) * cover
+Inside = Callable[[Tensor, Tensor], Tensor]  # (rows, places) -> which numbers of each are covered
 
 
 def _drops(
@@ -211,48 +209,76 @@ def _drops(
     x: Tensor,
     target: Target,
     cover: Tensor,
-    places: Sequence[Place],
+    live: Tensor,
+    inside: Inside,
     batch_size: int | None,
 ) -> Tensor:
-    """Return (N, P): by how much covering each place lowers the score of each row."""
-    drops = []
-    for row, base, t in zip(x, cover, split_target(target, len(x)), strict=True):
-        live = [i for i, place in enumerate(places) if (row[place] != base[place]).any()]
-        whole: Place = torch.zeros_like(row, dtype=torch.bool)  # covers nothing
-        rows = partial(_covered, row, base, [whole, *(places[i] for i in live)])
-        scores = batched_scores(model, rows, len(live) + 1, t, like=row, batch_size=batch_size)
-        drop = scores.new_zeros(len(places))
-        drop[live] = scores[0] - scores[1:]
-        drops.append(drop)
-    return torch.stack(drops)
+    """Return (N, P): by how much covering each place lowers the score of each row.
+
+    Rows and places make one list of work: first every row as it is, then every place whose
+    covering changes anything (`live`, (N, P)).
+    """
+    n = len(x)
+    which, place = live.nonzero(as_tuple=True)
+    rows = torch.cat([torch.arange(n, device=x.device), which])
+    asked = target_of_rows(target, n)
+
+    def covered(chunk: range) -> Tensor:
+        copies = x[rows[chunk.start : chunk.stop]]
+        rest = slice(max(chunk.start, n), chunk.stop)  # those with something to cover
+        if rest.start < rest.stop:
+            some, numbers = rows[rest], place[rest.start - n : rest.stop - n]
+            copies[rest.start - chunk.start :] = torch.where(
+                inside(some, numbers), cover[some], x[some]
+            )
+        return copies
+
+    scores = batched_scores(
+        model,
+        covered,
+        len(rows),
+        lambda chunk: asked(rows[chunk.start : chunk.stop]),
+        like=x[0],
+        batch_size=batch_size,
+    )
+    drops = scores.new_zeros(live.shape)
+    drops[which, place] = scores[which] - scores[n:]
+    return drops
+
+
+def _inside(
+    shape: torch.Size, windows: Sequence[tuple[slice, ...]], rows: Tensor, numbers: Tensor
+) -> Tensor:
+    """Tell which numbers of a row lie in each of these windows."""
+    inside = torch.zeros(len(rows), *shape, dtype=torch.bool, device=rows.device)
+    for one, number in zip(inside, numbers.tolist(), strict=True):
+        one[windows[number]] = True
+    return inside
 
 
 def check_feature_mask(feature_mask: Tensor | None, x: Tensor) -> Tensor:
-    """Return the label of every number of one row of `x`; without a mask each has its own.
+    """Return the label of every number of `x`, (1, ...) or (N, ...); without a mask each its own.
 
     Raises:
         TypeError: not a tensor of integers.
-        ValueError: it does not broadcast to a row.
+        ValueError: it broadcasts neither to `x` nor to a row of it.
 
     >>> check_feature_mask(None, torch.zeros(5, 2, 2))
-    tensor([[0, 1],
-            [2, 3]])
+    tensor([[[0, 1],
+             [2, 3]]])
     """
-    row = x[0]
     if feature_mask is None:
-        return torch.arange(row.numel(), device=x.device).reshape(row.shape)
-    if not isinstance(feature_mask, Tensor) or feature_mask.is_floating_point():
-        came = getattr(feature_mask, "dtype", type(feature_mask).__name__)
-        raise TypeError(f"feature_mask must be a tensor of integers, got {came}")
-    one = (
-        feature_mask[0] if feature_mask.ndim == x.ndim and len(feature_mask) == 1 else feature_mask
-    )
+        return torch.arange(x[0].numel(), device=x.device).reshape(1, *x.shape[1:])
+    kind = getattr(feature_mask, "dtype", type(feature_mask).__name__)
+    if not isinstance(feature_mask, Tensor) or "int" not in str(kind):
+        raise TypeError(f"feature_mask must be a tensor of integers, got {kind}")
+    rows = len(x) if feature_mask.ndim == x.ndim and len(feature_mask) > 1 else 1
     try:
-        return one.expand_as(row)
+        return feature_mask.to(x.device).expand(rows, *x.shape[1:])
     except RuntimeError as error:
         raise ValueError(
             f"feature_mask {tuple(feature_mask.shape)} does not broadcast to a row of x, "
-            f"{tuple(row.shape)}"
+            f"{tuple(x.shape[1:])}, nor to all of x, {tuple(x.shape)}"
         ) from error
 
 

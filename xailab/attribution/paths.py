@@ -4,6 +4,8 @@ Lesson 07 teaches this file. Gradients at the input alone miss what has saturate
 along a path does not, and it adds up to the change of the score (completeness).
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -13,12 +15,14 @@ from xailab.core.checks import (
     check_baseline,
     check_input,
     check_positive,
-    split_target,
 )
+from xailab.core.company import trial
 from xailab.core.quadrature import quadrature
 from xailab.core.registry import method
-from xailab.core.scores import batched_gradients, scores_of
+from xailab.core.scores import scores_of, summed_gradients
 from xailab.core.state import frozen
+
+_GAP = 0.1  # of the attribution's size: a sum that misses more is no approximation
 
 
 @method()
@@ -73,13 +77,22 @@ def integrated_gradients(
     x = check_input(model, x).detach()
     start = check_baseline(baseline, x)
     points, weights = quadrature(rule, n_steps, like=x)
-    means = []
-    for begin, end, t in zip(start, x, split_target(target, len(x)), strict=True):
-        steps = torch.stack([begin + point * (end - begin) for point in points])
-        gradients = batched_gradients(model, steps, t, batch_size=batch_size)
-        means.append(torch.tensordot(weights, gradients, dims=1))
-    mean = torch.stack(means)
-    return (x - start) * mean if multiply_by_inputs else mean
+    way = x - start
+
+    def step(rows: Tensor, numbers: Tensor) -> Tensor:
+        return start[rows] + _column(points[numbers], x) * way[rows]
+
+    mean = summed_gradients(
+        model,
+        x,
+        target,
+        len(points),
+        step,
+        lambda rows, numbers: _column(weights[numbers], x),
+        batch_size=batch_size,
+    )
+    _warn_of_gap(model, x, target, way * mean, start)
+    return way * mean if multiply_by_inputs else mean
 
 
 @method("background")
@@ -130,12 +143,19 @@ def expected_gradients(
     """
     x = check_input(model, x).detach()
     rows, points = _draws(model, x, background, check_positive("n_samples", n_samples), seed)
-    means = []
-    for end, t in zip(x, split_target(target, len(x)), strict=True):
-        way = end - rows
-        gradients = batched_gradients(model, rows + points * way, t, batch_size=batch_size)
-        means.append((way * gradients).mean(0))
-    return torch.stack(means)
+
+    def way(row: Tensor, numbers: Tensor) -> Tensor:
+        return x[row] - rows[numbers]
+
+    return summed_gradients(
+        model,
+        x,
+        target,
+        len(rows),
+        lambda row, numbers: rows[numbers] + points[numbers] * way(row, numbers),
+        lambda row, numbers: way(row, numbers) / len(rows),
+        batch_size=batch_size,
+    )
 
 
 def completeness_gap(
@@ -179,6 +199,28 @@ def completeness_gap(
     with frozen(model), torch.no_grad():
         change = scores_of(model, x, target) - scores_of(model, start, target)
     return attribution.detach().flatten(1).sum(1) - change
+
+
+def _column(numbers: Tensor, x: Tensor) -> Tensor:
+    """Give one number a row as many axes as x has."""
+    return numbers.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _warn_of_gap(
+    model: Model, x: Tensor, target: Target, attribution: Tensor, start: Tensor
+) -> None:
+    """Say so where the sum is far from the change of the score that it promises."""
+    with trial():
+        gap = completeness_gap(model, x, target, attribution, baseline=start).abs()
+    size = attribution.abs().flatten(1).sum(1)
+    share = (gap / torch.maximum(size, gap).clamp(min=torch.finfo(x.dtype).tiny)).max().item()
+    if share > _GAP:
+        warnings.warn(
+            f"the attribution misses f(x) - f(baseline) by up to {gap.max().item():.3g} "
+            f"({share:.0%} of its size): take more steps; if that does not help, the model's "
+            "gradient is not that of what it computes (detach, rounding)",
+            stacklevel=3,
+        )
 
 
 def _draws(model: Model, x: Tensor, background: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:

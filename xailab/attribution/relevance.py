@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xailab.core.checks import Target, check_baseline, check_input, check_positive, split_target
 from xailab.core.layers import capture, find_layer, replaced
 from xailab.core.registry import method
-from xailab.core.scores import gradients_of, graph, nodes_of, outputs_of, select
+from xailab.core.scores import gradients_of, gradients_on, nodes_of, outputs_of, select
 from xailab.core.state import frozen
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.GELU)
@@ -246,7 +246,7 @@ def _multipliers(model: nn.Module, x: Tensor, start: Tensor, target: Target) -> 
             rules[module] = partial(_apply, _Rescale, _plain(module))
         elif isinstance(module, _MAXIMA):
             rules[module] = partial(_apply, _RescaleMaximum, _with_places(module))
-    with frozen(model), graph(), replaced(rules):
+    with frozen(model), gradients_on(), replaced(rules):
         both = torch.cat([x, start]).requires_grad_()  # row i and row i + N belong together
         outputs = outputs_of(model, both)
         scores = select(outputs[: len(x)], target)
@@ -354,7 +354,7 @@ def _relevances(
     """Return the relevance of x and of the outputs of these layers."""
     x = check_input(model, x).detach()
     rules = _lrp_rules(model, shares, rule, per_layer)
-    with frozen(model), graph(), replaced(rules), capture(model, list(layers)) as kept:
+    with frozen(model), gradients_on(), replaced(rules), capture(model, list(layers)) as kept:
         leaf = x.clone().requires_grad_()
         scores = select(outputs_of(model, leaf), target)
         _refuse_unknown(scores, {"_Share", "_Pass", "MaxPool"})

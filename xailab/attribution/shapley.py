@@ -6,7 +6,6 @@ yet" means (a baseline, a background, the tree's own training rows) and in what 
 """
 
 from collections.abc import Callable
-from functools import partial
 from itertools import combinations
 from math import comb, factorial
 from typing import Any
@@ -23,10 +22,9 @@ from xailab.core.checks import (
     check_baseline,
     check_input,
     check_positive,
-    split_target,
 )
 from xailab.core.registry import method
-from xailab.core.scores import batched_scores
+from xailab.core.scores import variant_scores
 
 Array = np.ndarray
 Predict = Callable[[Array], Array]
@@ -124,8 +122,8 @@ def shapley_values(
         x: (N, ...) floats.
         target: class index, (N,) class indices, or None for a single-output model.
         baseline: what stands in for a missing feature: a number, or a tensor that broadcasts.
-        feature_mask: integers that broadcast to one row: numbers with one label are one player.
-            None: each number by itself.
+        feature_mask: integers that broadcast to `x` or to one row of it: numbers with one label
+            are one player. None: each number by itself.
         batch_size: rows evaluated at once; None measures.
 
     Returns:
@@ -149,12 +147,16 @@ def shapley_values(
     start = check_baseline(baseline, x)
     names, label = check_feature_mask(feature_mask, x).unique(return_inverse=True)
     masks = torch.as_tensor(_coalitions(_countable(len(names), "features")), device=x.device)
-    shares = []
-    for row, base, t in zip(x, start, split_target(target, len(x)), strict=True):
-        rows = partial(_composed, row, base, masks, label)
-        worths = batched_scores(model, rows, len(masks), t, like=row, batch_size=batch_size)
-        shares.append(torch.as_tensor(_shares(worths.double().cpu().numpy()))[label.cpu()])
-    return torch.stack(shares).to(x)
+    label = label.expand(x.shape)
+
+    def composed(rows: Tensor, numbers: Tensor) -> Tensor:
+        shown = masks[numbers].gather(1, label[rows].flatten(1)).reshape(len(rows), *x.shape[1:])
+        return torch.where(shown, x[rows], start[rows])
+
+    worths = variant_scores(model, x, target, len(masks), composed, batch_size=batch_size)
+    shares = [_shares(row) for row in worths.double().cpu().numpy()]
+    found = torch.as_tensor(np.stack(shares), device=x.device)
+    return found.gather(1, label.flatten(1)).reshape(x.shape).to(x.dtype)
 
 
 def permutation_shap(
@@ -513,11 +515,6 @@ def _shares(worths: Array) -> Array:
         pairs = worths.reshape(-1, 2, 2**i)  # without player i, with player i
         shares[i] = weights @ (pairs[:, 1] - pairs[:, 0]).ravel()
     return shares
-
-
-def _composed(row: Tensor, base: Tensor, masks: Tensor, label: Tensor, chunk: range) -> Tensor:
-    """Return rows with the players of a coalition from the row, the others from the baseline."""
-    return torch.where(masks[chunk.start : chunk.stop][:, label], row, base)
 
 
 def _table(x: Array, background: Array) -> tuple[Array, Array]:

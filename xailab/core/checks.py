@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Model = Callable[[Tensor], Tensor]
-Target = int | Tensor | np.ndarray | list[int] | None
+# A class number, one a row, None for the only output, or a function of the outputs, -> (N,).
+Target = int | Tensor | np.ndarray | list[int] | Callable[[Tensor], Tensor] | None
 
 
 class InputError(ValueError, RuntimeError):
@@ -21,7 +23,8 @@ def check_input(model: Model, x: Any) -> Tensor:
 
     Raises:
         TypeError: not a tensor, not floating point, or another dtype than the model's weights.
-        ValueError: no batch dimension, an empty batch, NaN or infinity, another device.
+        ValueError: no batch dimension, an empty batch, NaN or infinity, another device, or a model
+            whose rows influence each other.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
@@ -35,7 +38,26 @@ def check_input(model: Model, x: Any) -> Tensor:
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"x holds {bad} values that are NaN or infinite")
     _check_weights(model, x)
+    check_norms(model)
     return x
+
+
+def check_norms(model: Model) -> None:
+    """Refuse layers that mix the rows of a batch in evaluation mode: no row has an answer alone.
+
+    Raises:
+        ValueError: a batch norm without running statistics: it takes those of the batch.
+
+    >>> check_norms(nn.BatchNorm1d(2))
+    """
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    for name, module in modules:
+        if isinstance(module, _BatchNorm) and module.running_var is None:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) keeps no running statistics and takes "
+                "those of the batch, so that rows influence each other: build it with "
+                "track_running_stats=True, or use GroupNorm"
+            )
 
 
 def _check_weights(model: Model, x: Tensor) -> None:
@@ -75,8 +97,12 @@ def check_target(target: Any, outputs: Tensor) -> Tensor | None:
     index = torch.tensor(split_target(target, n), device=outputs.device)
     if outputs.ndim == 1:
         raise ValueError("the model has a single output of shape (N,): pass target=None")
-    if int(index.min()) < 0 or int(index.max()) >= k:
-        raise ValueError(f"target must lie in 0..{k - 1}, got {target}")
+    wrong = (index < 0) | (index >= k)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        place = f" in row {row}" if len(set(index.tolist())) > 1 else ""
+        one = ": its one output speaks for class 1, so pass target=None" if k == 1 else ""
+        raise ValueError(f"target must lie in 0..{k - 1}, got {int(index[row])}{place}{one}")
     return index
 
 
@@ -84,12 +110,12 @@ def _integers(target: Any) -> Tensor:
     """Return the target as int64, refusing floats, bools and text."""
     if not isinstance(target, (Tensor, np.ndarray, np.generic, int, list, tuple)):
         raise TypeError(f"target must be an int or integers, got {type(target).__name__}")
-    array = (
-        target.detach().cpu() if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
-    )
-    if array.dtype == torch.bool or array.is_floating_point() or array.is_complex():
-        raise TypeError(f"target must hold integers, got {array.dtype}")
-    return array.long()
+    array = target.detach().cpu() if isinstance(target, Tensor) else np.asarray(target)
+    kind = str(array.dtype)
+    if "int" not in kind:
+        held = "text or mixed values" if array.dtype == object or "U" in kind else kind
+        raise TypeError(f"target must hold integers, got {held}")
+    return torch.as_tensor(np.asarray(array).astype(np.int64))
 
 
 def split_target(target: Target, n: int) -> list[int | None]:
@@ -106,7 +132,7 @@ def split_target(target: Target, n: int) -> list[int | None]:
     index = _integers(target)
     if index.ndim > 1 or (index.ndim == 1 and len(index) != n):
         raise ValueError(f"target must be an int or have shape ({n},), got {tuple(index.shape)}")
-    return [int(i) for i in index.expand(n)]
+    return index.expand(n).tolist()
 
 
 def check_positive(name: str, value: Any) -> int:

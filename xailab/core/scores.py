@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from xailab.core.batching import batched
-from xailab.core.checks import InputError, Model, Target, check_target
-from xailab.core.folding import folding
+from xailab.core.channels_last import channels_last
+from xailab.core.checks import InputError, Model, Target, check_target, split_target
+from xailab.core.company import check_company
 from xailab.core.layers import capture, output_of
+from xailab.core.outputs import logits_of
 from xailab.core.state import frozen
 
 # Words of torch's complaints about shapes; anything else is the model's own error and passes.
@@ -23,22 +25,25 @@ def outputs_of(model: Model, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: the model refuses the shape of `x`, or does not answer row by row.
-        TypeError: it returns something else than a tensor.
+        TypeError: it returns something else than a tensor of logits (see `logits_of`).
     """
-    try:
-        outputs = model(x.clone())  # a first layer that works in place must not change x
-    except RuntimeError as error:
-        if type(error) is RuntimeError and _SHAPE.search(str(error)):
-            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
-        raise
-    if not isinstance(outputs, Tensor):
-        raise TypeError(f"the model must return one tensor, it returned {type(outputs).__name__}")
+    outputs = _answer(model, x)
     if outputs.ndim not in (1, 2) or outputs.shape[0] != x.shape[0]:
         raise ValueError(
             f"the model must return (N,) or (N, K) with N = {x.shape[0]} rows, "
             f"it returned {tuple(outputs.shape)} for x of shape {tuple(x.shape)}"
         )
     return outputs
+
+
+def _answer(model: Model, x: Tensor) -> Tensor:
+    try:
+        answer = model(x.clone())  # a first layer that works in place must not change x
+    except RuntimeError as error:
+        if type(error) is RuntimeError and _SHAPE.search(str(error)):
+            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
+        raise
+    return logits_of(answer)
 
 
 def select(outputs: Tensor, target: Target) -> Tensor:
@@ -54,8 +59,35 @@ def select(outputs: Tensor, target: Target) -> Tensor:
 
 
 def scores_of(model: Model, x: Tensor, target: Target) -> Tensor:
-    """Return the target's score of every row, (N,), inside whatever graph `x` belongs to."""
-    return select(outputs_of(model, x), target)
+    """Return the target's score of every row, (N,), inside whatever graph `x` belongs to.
+
+    A target that is a function is given the model's answer, of whatever shape, and makes one
+    number a row of it.
+    """
+    if not callable(target):
+        return select(outputs_of(model, x), target)
+    scores = target(_answer(model, x))
+    if not isinstance(scores, Tensor) or scores.shape != (len(x),):
+        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"target as a function must give ({len(x)},), one number a row, got {came}"
+        )
+    return scores
+
+
+def target_of_rows(target: Target, n: int) -> Callable[[Any], Target]:
+    """Return a function that gives the target of some of n rows, by their numbers.
+
+    Raises:
+        TypeError, ValueError: as `check_target` for type and shape.
+
+    >>> target_of_rows([4, 5, 6], 3)(torch.tensor([0, 0, 2]))
+    tensor([4, 4, 6])
+    """
+    if target is None or callable(target):
+        return lambda rows: target
+    index = torch.tensor(split_target(target, n))
+    return lambda rows: index[rows.cpu() if isinstance(rows, Tensor) else rows]
 
 
 def input_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
@@ -63,16 +95,21 @@ def input_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
 
     Rows do not influence each other in evaluation mode, so the gradient of the summed scores
     holds every row's own gradient.
+
+    Raises:
+        ValueError: no gradient reaches x (see `gradients_of`), or rows influence each other.
     """
-    with frozen(model), graph():
+    with frozen(model), gradients_on():
+        check_company(model, x)
         return _gradient(model, x, target)
 
 
 def batched_gradients(
-    model: Model, rows: Tensor, target: int | None, *, batch_size: int | None = None
+    model: Model, rows: Tensor, target: Target, *, batch_size: int | None = None
 ) -> Tensor:
-    """Return `input_gradient` of many rows with one target, chunk by chunk."""
-    with frozen(model), graph(), folding(model, rows[:1], len(rows)):
+    """Return `input_gradient` of many rows, chunk by chunk; `target` is one for all of them."""
+    with frozen(model), gradients_on(), channels_last(model, len(rows)):
+        check_company(model, rows)
         return batched(
             lambda chunk: _gradient(model, chunk, target),
             rows,
@@ -82,11 +119,84 @@ def batched_gradients(
         )
 
 
+def summed_gradients(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    n: int,
+    variant: Callable[[Tensor, Tensor], Tensor],
+    weigh: Callable[[Tensor, Tensor], Tensor | float],
+    *,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Return $\sum_{k=1}^n w_{ik} \odot \partial f(v_{ik})_{t_i} / \partial v_{ik}$ for every row.
+
+    All variants of all rows are one list of work, so that chunks reach across rows, and nothing
+    but the sums is kept.
+
+    Args:
+        model: maps (N, ...) to scores (N, K) or (N,).
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        n: variants of each row.
+        variant: (row numbers, variant numbers) -> those variants, (m, ...).
+        weigh: (row numbers, variant numbers) -> their weights, which broadcast to (m, ...).
+        batch_size: variants evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`.
+    """
+    asked = target_of_rows(target, len(x))
+    exact = torch.promote_types(x.dtype, torch.float32)  # a sum of halves would lose digits
+    total = torch.zeros(x.shape, dtype=exact, device=x.device)
+
+    def add(chunk: range) -> Tensor:
+        rows, numbers = _split(chunk, n, x.device)
+        slopes = _gradient(model, variant(rows, numbers), asked(rows))
+        total.index_add_(0, rows, (weigh(rows, numbers) * slopes).to(exact))
+        return rows
+
+    with frozen(model), gradients_on(), channels_last(model, n * len(x)):
+        check_company(model, x)
+        batched(
+            add,
+            range(n * len(x)),
+            batch_size=batch_size,
+            owner=model,
+            gradients=True,
+            row_bytes=x[0].nbytes,
+        )
+    return total.to(x.dtype)
+
+
+def variant_scores(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    n: int,
+    variant: Callable[[Tensor, Tensor], Tensor],
+    *,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return the target's scores of n variants of every row, (N, n); see `summed_gradients`."""
+    asked = target_of_rows(target, len(x))
+    every = range(n * len(x))
+    scores = batched_scores(
+        model,
+        lambda chunk: variant(*_split(chunk, n, x.device)),
+        len(every),
+        lambda chunk: asked(_split(chunk, n, x.device)[0]),
+        like=x[0],
+        batch_size=batch_size,
+    )
+    return scores.reshape(len(x), n)
+
+
 def batched_scores(
     model: Model,
     make: Callable[[range], Tensor],
     n: int,
-    target: int | None,
+    target: Callable[[range], Target],
     *,
     like: Tensor,
     batch_size: int | None = None,
@@ -97,18 +207,25 @@ def batched_scores(
         model: maps (N, ...) to scores (N, K) or (N,).
         make: turns row numbers into rows.
         n: how many rows there are.
-        target: class index, or None for a single-output model.
+        target: turns row numbers into their target.
         like: one of the rows; its size decides how many fit a chunk.
         batch_size: rows evaluated at once; None measures.
     """
-    with frozen(model), torch.no_grad(), folding(model, make(range(1)), n):
+    with frozen(model), torch.no_grad(), channels_last(model, n):
+        check_company(model, make(range(1)), of=n)
         return batched(
-            lambda chunk: scores_of(model, make(chunk), target),
+            lambda chunk: scores_of(model, make(chunk), target(chunk)),
             range(n),
             batch_size=batch_size,
             owner=model,
             row_bytes=like.nbytes,
         )
+
+
+def _split(chunk: range, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row and the variant that each number of a flat list of work stands for."""
+    numbers = torch.arange(chunk.start, chunk.stop, device=device)
+    return numbers // n, numbers % n
 
 
 def _gradient(model: Model, x: Tensor, target: Target) -> Tensor:
@@ -117,12 +234,32 @@ def _gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     return gradients_of(scores_of(model, leaf, target), leaf)
 
 
-def gradients_of(scores: Tensor, inputs: Tensor) -> Tensor:
-    """Return the detached gradient of the summed scores; zeros where they do not depend on it."""
-    if not scores.requires_grad:
-        return torch.zeros_like(inputs)
-    (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
-    return torch.zeros_like(inputs) if gradient is None else gradient.detach()
+def gradients_of(scores: Tensor, inputs: Tensor, *, name: str = "the input") -> Tensor:
+    """Return the detached gradient of the summed scores with respect to the inputs.
+
+    Args:
+        scores: (N,), made of the inputs inside the graph.
+        inputs: what they are differentiated by.
+        name: what the caller calls the inputs.
+
+    Raises:
+        ValueError: the graph does not reach from the scores to the inputs (`no_grad`, `detach`, a
+            way through NumPy, integers, quantized layers). A gradient that exists and is 0 stays 0.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> gradients_of(3 * x, x)
+    tensor([3., 3.])
+    """
+    gradient = None
+    if scores.requires_grad:
+        (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"no gradient reaches {name}: on the way from it to the score the model leaves "
+            "autograd (no_grad, detach, NumPy, argmax or rounding to integers, quantized layers) "
+            "or does not use it; methods that only ask for answers (occlusion, LIME, SHAP) work"
+        )
+    return gradient.detach()
 
 
 def layer_gradient(
@@ -132,10 +269,11 @@ def layer_gradient(
 
     The model is frozen and the graph on already, as for `gradients_of`.
     """
+    check_company(model, x)
     with capture(model, layer, leaf=True) as kept:
         scores = scores_of(model, x, target)
     output = output_of(kept, layer, len(x))
-    return output.detach(), gradients_of(scores, output)
+    return output.detach(), gradients_of(scores, output, name=f"layer {layer!r}")
 
 
 def nodes_of(scores: Tensor) -> Iterator[Any]:
@@ -150,7 +288,7 @@ def nodes_of(scores: Tensor) -> Iterator[Any]:
 
 
 @contextmanager
-def graph() -> Iterator[None]:
+def gradients_on() -> Iterator[None]:
     """Record gradients whatever the caller's mode is, `no_grad` and `inference_mode` included."""
     with torch.inference_mode(False), torch.enable_grad():
         yield

@@ -1,14 +1,42 @@
 """The guard that leaves a model as it was."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+# One for all models: what is guarded here (the random state, layers that two networks share) is
+# not one model's own, and a second lock taken in another order would be a deadlock.
+_LOCK = RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one thread at a time change a model, and let its hooks be seen.
+
+    Whatever changes a model for a while (flags, hooks, forward passes, weights) works in here:
+    another thread waits. A network compiled by `torch.compile` runs uncompiled in the meantime,
+    because its compiled code does not look at hooks that came later.
+
+    >>> with alone(), alone():  # one thread may enter again
+    ...     pass
+    """
+    with _LOCK, _uncompiled():
+        yield
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled networks as they were written; nothing is loaded where nothing is compiled."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager
@@ -19,6 +47,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     not depend on its neighbours. On leaving, also by an error or an interrupt, every module's
     train/eval flag, every `requires_grad`, every buffer and the random state are as before.
     A model that is a plain function passes through; only the random state is guarded.
+    Other threads wait (`alone`).
 
     Args:
         model: any callable; an `nn.Module` is guarded whole.
@@ -32,7 +61,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     >>> net[1].training, net[0].weight.requires_grad
     (True, True)
     """
-    with _same_randomness():
+    with alone(), _same_randomness():
         if isinstance(model, nn.Module):
             with _still(model):
                 yield

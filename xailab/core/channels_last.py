@@ -1,0 +1,53 @@
+"""Convolutions whose weights lie channels last while many rows are evaluated: the CPU likes it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xailab.core.layers import replaced
+
+_FEW = 16  # fewer rows do not pay for the copies
+
+
+@contextmanager
+def channels_last(model: Any, n: int) -> Iterator[None]:
+    """Let the plain convolutions of a model run on copies of their weights laid out channels last.
+
+    The numbers are the same, only their order in memory differs, so that nothing has to be
+    trusted: a layer whose weight is computed, or changes on the way, works as it always does.
+    Measured on EfficientNet-Lite0: gradients of many rows take half the time.
+
+    Args:
+        model: any callable; only an `nn.Module` is touched.
+        n: how many rows there are to evaluate; below 16 nothing is done.
+    """
+    layers = model.modules() if isinstance(model, nn.Module) and n >= _FEW else ()
+    with replaced({layer: _quick(layer) for layer in layers if _plain(layer)}):
+        yield
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Tell whether a layer is a float32 convolution that computes what its class says."""
+    return (
+        type(layer).forward is nn.Conv2d.forward
+        and type(layer)._conv_forward is nn.Conv2d._conv_forward  # type: ignore[attr-defined]
+        and "forward" not in vars(layer)
+        and isinstance(layer._parameters.get("weight"), Tensor)
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+    )
+
+
+def _quick(layer: Any) -> Callable[[Tensor], Tensor]:
+    weight = layer.weight
+    copy = weight.detach().contiguous(memory_format=torch.channels_last)
+    return partial(_forward, layer, weight, weight._version, copy)
+
+
+def _forward(layer: Any, weight: Tensor, version: int, copy: Tensor, x: Tensor) -> Tensor:
+    same = layer.weight is weight and weight._version == version
+    return layer._conv_forward(x, copy if same else layer.weight, layer.bias)

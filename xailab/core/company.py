@@ -1,0 +1,83 @@
+"""Trying whether a row's answer depends on the other rows of its batch.
+
+Every method here evaluates many rows at once and promises the answer of each row alone. A model
+that takes a mean, a maximum or a softmax over the batch breaks that without an error.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xailab.core.checks import Model
+from xailab.core.outputs import logits_of
+
+_TRYING: ContextVar[bool] = ContextVar("trying", default=False)
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
+
+
+def trying() -> bool:
+    """Tell whether a pass is a trial of this file, which is no part of a method's cost."""
+    return _TRYING.get()
+
+
+def check_company(model: Model, rows: Tensor, *, of: int | None = None) -> None:
+    """Refuse a model that answers a row otherwise in company: two extreme rows beside it.
+
+    Two passes of the model, which is frozen already: the first row alone, and between rows that
+    have another mean, maximum, minimum and scale. A single row is in no company.
+
+    Args:
+        model: maps (N, ...) to its outputs.
+        rows: (n, ...), the first of which is tried.
+        of: how many rows will be evaluated; None: n.
+
+    Raises:
+        ValueError: the answers differ by more than rounding does.
+
+    >>> check_company(lambda x: x.sum(1), torch.ones(2, 3))
+    """
+    if (len(rows) if of is None else of) < 2:
+        return
+    row = rows[:1].detach()
+    with trial():
+        alone = _first(model, row)
+        try:
+            beside = _first(model, torch.cat([row, 3 * row + 1, -3 * row - 1]))
+        except Exception:  # such rows may be none that the model takes: then nothing is known
+            return
+        if alone.shape == beside.shape and _differ(alone, beside, alone):
+            twins = _first(model, torch.cat([row, row, row]))
+            if _differ(alone, beside, (twins - alone) * 1e4):  # a random model, or mere rounding
+                raise ValueError(
+                    "the model's rows influence each other: it answers the first row of x "
+                    "otherwise when other rows stand in the same batch (a mean, a maximum, a norm "
+                    "or a softmax over axis 0?), so that no row has an explanation of its own"
+                )
+
+
+def _first(model: Model, rows: Tensor) -> Tensor:
+    """Return the outputs of the first row, in double precision."""
+    return logits_of(model(rows.clone()))[:1].detach()
+
+
+def _differ(one: Tensor, other: Tensor, scale: Tensor) -> bool:
+    """Tell whether two answers differ by more than a share of the scale's largest number."""
+    finite = torch.isfinite(one) & torch.isfinite(other)
+    largest = scale.abs().amax() if scale.numel() else 0
+    gap = torch.where(finite, (one - other).abs(), 0)
+    return bool((gap > _TOLERANCE.get(one.dtype, 1e-3) * largest).any())
+
+
+@contextmanager
+def trial() -> Iterator[None]:
+    """Run passes that only try something out: no gradients, and no part of a method's cost."""
+    token: Any = _TRYING.set(True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _TRYING.reset(token)
