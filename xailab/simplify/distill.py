@@ -202,7 +202,9 @@ def _train(
             student.eval()
             if not np.isfinite(total):
                 raise FloatingPointError(f"the loss became {total}: try a smaller learning rate")
-            for numbers, new in zip(history[:3], (total / n, *evaluate(student, valid)), strict=True):
+            for numbers, new in zip(
+                history[:3], (total / n, *evaluate(student, valid)), strict=True
+            ):
                 numbers.append(new)
             falling.step()
     return history
