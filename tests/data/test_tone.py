@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.tree import DecisionTreeClassifier
 
 from xailab.data import load, resound, spectrogram, tones
@@ -136,6 +137,105 @@ def test_the_registry_gives_the_same():
 def test_bad_numbers(n):
     with pytest.raises(ValueError, match=f"multiple of 12, got {n}"):
         tones(n=n)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"n": 12.0}, TypeError, "n must be an integer, got float"),
+        ({"n": "12"}, TypeError, "n must be an integer, got str"),
+        ({"n": True}, TypeError, "n must be an integer, got bool"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_named(given, error, words):
+    with pytest.raises(error, match=words):
+        tones(**given)
+
+
+def test_integers_of_any_kind():
+    assert (tones(np.int32(1), n=np.int64(12)).y == tones(1, n=12).y).all()
+
+
+def test_one_clip_is_still_a_set_of_clips():
+    assert CLIPS.take(3).waveforms.shape == (1, 8192)
+    assert CLIPS.take([3, 3]).y.tolist() == [CLIPS.y[3]] * 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "full", "middle"),
+    [("int8", 2**7, 0), ("int16", 2**15, 0), ("int32", 2**31, 0), ("uint8", 2**7, 2**7)],
+)
+def test_samples_of_a_wav_file_are_scaled_by_their_range(dtype, full, middle):
+    """Half of full scale is half of full scale, as a float or as any integer."""
+    numbers = np.round(sine(1000, 0.5)[None] * full)
+    stored = (numbers + middle).astype(dtype)
+    np.testing.assert_array_equal(spectrogram(stored), spectrogram(numbers / full))
+    everything = np.ones((64, 64))
+    np.testing.assert_allclose(resound(stored, everything), numbers / full, atol=1e-5)
+    assert np.abs(resound(stored, everything)).max() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_of_every_precision(dtype):
+    given = torch.tensor(sine(1000, 0.5)[None]).to(dtype)
+    np.testing.assert_allclose(
+        spectrogram(given)[:, 16], spectrogram(sine(1000, 0.5)[None])[:, 16], atol=0.01
+    )
+
+
+def test_silence_is_silence_in_every_dtype():
+    for silent in (np.zeros((1, 8192), np.int32), np.full((1, 8192), 128, np.uint8)):
+        assert spectrogram(silent).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "words"),
+    [
+        (np.where(np.arange(8192) == 5, np.nan, sine(1000))[None], ValueError, "NaN or infinite"),
+        (np.full((1, 8192), np.inf), ValueError, "NaN or infinite"),
+        (sine(1000)[None] * 2**15, ValueError, r"lie in -1..1, these reach 3.277e\+04"),
+        ((sine(1000)[None] * 2**15 * 0.99).astype(np.int32), ValueError, "int32, .*16 bits"),
+        (np.ones((1, 8192), np.int64), TypeError, "got int64"),
+        (np.ones((1, 8192), np.uint16), TypeError, "got uint16"),
+        (np.ones((1, 8192), bool), TypeError, "got bool"),
+        (np.ones((1, 8192), complex), TypeError, "got complex128"),
+        (np.full((1, 8192), "1"), TypeError, "numbers, got <U1"),
+        (np.zeros((2, 8192, 2)), ValueError, r"got \(2, 8192, 2\): .*one channel"),
+        (sine(1000), ValueError, r"got \(8192,\)"),
+        (np.zeros((0, 8192)), ValueError, r"got \(0, 8192\)"),
+        (np.zeros((2, 0)), ValueError, r"got \(2, 0\)"),
+        ([[0.0], [0.0, 1.0]], ValueError, "rows of different lengths"),
+    ],
+)
+def test_what_is_no_sound(samples, error, words):
+    with pytest.raises(error, match=words):
+        spectrogram(samples)
+    with pytest.raises(error, match=words):
+        resound(samples, np.ones((64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("keep", "error"),
+    [
+        (np.full((64, 64), 255), ValueError),
+        (np.full((64, 64), np.nan), ValueError),
+        (-np.ones((64, 64)), ValueError),
+        (np.ones((64, 64), complex), TypeError),
+        (np.full((64, 64), "1"), TypeError),
+    ],
+)
+def test_what_is_no_share_to_keep(keep, error):
+    with pytest.raises(error, match="keep must"):
+        resound(sine(1000)[None], keep)
+
+
+def test_what_is_kept_by_half_sounds_half_as_loud():
+    wave = sine(1000, 0.5)[None]
+    np.testing.assert_allclose(resound(wave, np.full((64, 64), 0.5)), wave / 2, atol=1e-5)
+    kept = resound(wave, torch.ones(64, 64, dtype=torch.bool))
+    np.testing.assert_allclose(kept, wave, atol=1e-5)
 
 
 def test_bad_shapes():

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_circles, make_moons
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -78,7 +79,12 @@ def test_the_seed_decides(name: str) -> None:
     [
         ({"name": "gauss"}, ValueError, "circles, moons, xor, spirals; got 'gauss'"),
         ({"n": 3}, ValueError, "at least 4; got 3"),
-        ({"n": 10.0}, TypeError, "float"),
+        ({"n": 10.0}, TypeError, "n must be an integer, got float"),
+        ({"n": True}, TypeError, "n must be an integer, got bool"),
+        ({"name": ["moons"]}, ValueError, "got .'moons'"),
+        ({"seed": 0.5}, TypeError, "seed must be an integer"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"noise": "0.1"}, TypeError, "noise must be a number, got str"),
         ({"noise": -0.1}, ValueError, "noise must be .* got -0.1"),
         ({"noise": float("nan")}, ValueError, "noise"),
     ],
@@ -86,6 +92,12 @@ def test_the_seed_decides(name: str) -> None:
 def test_bad_arguments_are_named(given: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         plane(**{"name": "moons"} | given)
+
+
+def test_integers_of_any_kind() -> None:
+    want = plane("moons", 8, seed=2).X
+    for n, seed in ((np.int64(8), np.uint8(2)), (np.array(8), torch.tensor(2))):
+        assert (want == plane("moons", n, seed=seed).X).all()  # type: ignore[arg-type]
 
 
 def test_the_function_is_not_hidden_by_its_module() -> None:

@@ -1,6 +1,7 @@
 """Tones: clips of sound in which one note decides, so that we know where and when to listen."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ ROW_HZ = RATE / 2 / ROWS
 SLOT = 16  # frames of a quarter of the clip, and rows of an instrument's band
 FLOOR_DB = 60.0  # what is this far below full scale is silence
 _WINDOW = 2 * HOP
+_LOUDEST = 2.0  # of float samples: a little above full scale happens, integers do not
 _NOISE = 0.005  # of the room, root mean square; full scale is 1
 
 
@@ -90,7 +92,8 @@ class Tones:
 
     def take(self, rows: np.ndarray) -> "Tones":
         """Return some of the clips: `rows` are numbers or a boolean mask (N,)."""
-        return Tones(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+        chosen = np.arange(len(self))[np.atleast_1d(rows)]
+        return Tones(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
     @property
     def train(self) -> "Tones":
@@ -114,14 +117,20 @@ def tones(seed: int = 0, *, n: int = 600) -> Tones:
         n: how many clips, at least 12 and a multiple of 12 (four classes, thirds).
 
     Raises:
-        ValueError: n is no such number.
+        TypeError: n or seed is not an integer.
+        ValueError: n is no such number, a negative seed.
 
     >>> clips = tones(n=12)
     >>> clips.spectrograms.shape, clips.waveforms.shape, clips.classes[clips.y[0]]
     ((12, 64, 64), (12, 8192), 'horn in quarter 3')
     """
+    from xailab.core.checks import as_integer  # imported here: it brings torch
+
+    n, seed = as_integer("n", n), as_integer("seed", seed)
     if n < 12 or n % 12:
         raise ValueError(f"n is a number of clips, a multiple of 12, got {n!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     generator = np.random.default_rng(seed)
     y = np.arange(n) % len(INSTRUMENTS)
     notes = _who_plays(y, generator)
@@ -142,8 +151,15 @@ def spectrogram(waveforms: np.ndarray) -> np.ndarray:
     The short-time Fourier transform with a Hann window of 32 ms around each 16 ms; bands of two
     bins, in decibels below full scale (a pure tone of amplitude 1): 1 + dB / 60, not below 0.
 
+    Args:
+        waveforms: (N, 8192) samples, one channel: floats with full scale 1; or what a WAV file
+            holds, int8, int16 or int32 with full scale $2^{7}$, $2^{15}$ or $2^{31}$, or uint8
+            around 128 with full scale 128.
+
     Raises:
-        ValueError: another shape than (N, 8192).
+        TypeError: numbers of another kind.
+        ValueError: another shape than (N, 8192), no sound, NaN or infinity, or samples whose size
+            does not fit their dtype: floats beyond 2, int32 that all lie within 16 bits.
 
     >>> t = np.arange(8192) / RATE
     >>> tone = spectrogram(np.sin(2 * np.pi * 1000 * t)[None])[0, :, 30]
@@ -164,14 +180,15 @@ def resound(waveforms: np.ndarray, keep: np.ndarray) -> np.ndarray:
     added up again. With `keep` a truth mask, one hears the note that decides.
 
     Args:
-        waveforms: (N, 8192) samples.
-        keep: (N, 64, 64) or (64, 64), 1 or True to keep, 0 or False to silence.
+        waveforms: (N, 8192) samples, as in `spectrogram`.
+        keep: (N, 64, 64) or (64, 64), 1 or True to keep, 0 or False to silence, or between.
 
     Returns:
-        (N, 8192) float32; the waveforms themselves where everything is kept.
+        (N, 8192) float32 with full scale 1; the waveforms themselves where everything is kept.
 
     Raises:
-        ValueError: other shapes.
+        TypeError, ValueError: as in `spectrogram`; a `keep` of another shape, or with other
+            numbers than 0 to 1.
 
     >>> clips = tones(n=12)
     >>> whole = resound(clips.waveforms, np.ones((64, 64)))
@@ -179,9 +196,12 @@ def resound(waveforms: np.ndarray, keep: np.ndarray) -> np.ndarray:
     True
     """
     found = _transform(waveforms)
-    if np.shape(keep) not in ((ROWS, FRAMES), (len(found), ROWS, FRAMES)):
-        raise ValueError(f"keep must be (N, {ROWS}, {FRAMES}), got {np.shape(keep)}")
-    weights = np.repeat(np.asarray(keep, dtype=float), 2, axis=-2)
+    kept = _numbers("keep", keep, "biuf").astype(float)
+    if kept.shape not in ((ROWS, FRAMES), (len(found), ROWS, FRAMES)):
+        raise ValueError(f"keep must be (N, {ROWS}, {FRAMES}), got {kept.shape}")
+    if not ((kept >= 0) & (kept <= 1)).all():
+        raise ValueError("keep must hold numbers from 0 to 1; it holds others, or NaN")
+    weights = np.repeat(kept, 2, axis=-2)
     weights = np.concatenate([weights, weights[..., -1:, :]], axis=-2)  # the bin at 4,000 Hz
     frames = np.fft.irfft(found * weights, axis=1)  # (N, window, FRAMES)
     sound, share = _added(frames), _added(np.tile(_hann()[None, :, None], FRAMES))
@@ -262,12 +282,54 @@ def _hann() -> np.ndarray:
 
 def _transform(waveforms: np.ndarray) -> np.ndarray:
     """Return the short-time Fourier transform, (N, 129, 64) complex."""
-    waveforms = np.asarray(waveforms, dtype=float)
-    if waveforms.shape[1:] != (FRAMES * HOP,):
-        raise ValueError(f"waveforms must be (N, {FRAMES * HOP}), got {waveforms.shape}")
-    padded = np.pad(waveforms, ((0, 0), (HOP // 2, HOP // 2)))
+    samples = _full_scale(_numbers("waveforms", waveforms, "iuf"))
+    if samples.shape[1:] != (FRAMES * HOP,) or not len(samples):
+        raise ValueError(
+            f"waveforms must be (N, {FRAMES * HOP}), got {samples.shape}: sounds of one channel"
+        )
+    padded = np.pad(samples, ((0, 0), (HOP // 2, HOP // 2)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW, axis=1)[:, ::HOP]
     return np.fft.rfft(windows * _hann(), axis=2).swapaxes(1, 2)
+
+
+def _numbers(name: str, values: Any, kinds: str) -> np.ndarray:
+    """Return a tensor, an array or a list as an array, if it holds numbers of these kinds."""
+    if hasattr(values, "detach"):
+        from xailab.core.outputs import as_array  # imported here: it brings torch
+
+        values = as_array(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must have one shape, got rows of different lengths") from error
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must hold numbers, got {array.dtype}")
+    return array
+
+
+def _full_scale(samples: np.ndarray) -> np.ndarray:
+    """Return samples as floats with full scale 1, whatever kind of WAV file they came from."""
+    if samples.dtype.kind == "f":
+        loudest = np.abs(samples).max(initial=0)
+        if not np.isfinite(loudest):
+            raise ValueError("waveforms hold values that are NaN or infinite")
+        if loudest > _LOUDEST:
+            raise ValueError(
+                f"float waveforms must lie in -1..1, these reach {loudest:.4g}: divide them by "
+                "their full scale, 32768 for what were 16 bits"
+            )
+        return samples.astype(float)
+    if samples.dtype == np.uint8:
+        return (samples.astype(float) - 128) / 128
+    if samples.dtype not in (np.int8, np.int16, np.int32):
+        raise TypeError(
+            f"waveforms must be floats in -1..1, or int16, int32, int8 or uint8 as in a WAV file, "
+            f"got {samples.dtype}"
+        )
+    scaled = samples / -float(np.iinfo(samples.dtype).min)
+    if samples.dtype == np.int32 and 0 < np.abs(scaled).max(initial=0) <= 2.0**-16:
+        raise ValueError("waveforms are int32, but all lie within 16 bits: give them as int16")
+    return scaled
 
 
 def _added(frames: np.ndarray) -> np.ndarray:

@@ -31,8 +31,9 @@ def plane(name: str, n: int = 300, *, noise: float = 0.1, seed: int = 0) -> Plan
         seed: of the points and of their order.
 
     Raises:
-        TypeError: n is not an integer.
-        ValueError: an unknown name, fewer than 4 points, noise that is negative or not finite.
+        TypeError: n or seed is not an integer, noise is not a number.
+        ValueError: an unknown name, fewer than 4 points, noise that is negative or not finite, a
+            negative seed.
 
     Elsewhere: scikit-learn's `make_circles` and `make_moons`, which the first two call.
 
@@ -40,15 +41,20 @@ def plane(name: str, n: int = 300, *, noise: float = 0.1, seed: int = 0) -> Plan
     >>> points.X.shape, points.y.shape
     ((4, 2), (4,))
     """
-    if name not in PLANES:
+    from xailab.core.checks import as_integer  # imported here: it brings torch
+
+    if name not in list(PLANES):
         raise ValueError(f"name must be one of {', '.join(PLANES)}; got {name!r}")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"n must be an integer, got {type(n).__name__}")
+    n, seed = as_integer("n", n), as_integer("seed", seed)
     if n < 4:
         raise ValueError(f"n is a number of points, at least 4; got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if not isinstance(noise, int | float | np.number):
+        raise TypeError(f"noise must be a number, got {type(noise).__name__}")
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must be a finite number of at least 0, got {noise}")
-    X, y = PLANES[name](int(n), float(noise), seed)
+    X, y = PLANES[name](n, float(noise), seed)
     order = np.random.default_rng(seed).permutation(len(X))
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     return Plane(X[order].astype(np.float32), y[order].astype(np.int64))
