@@ -17,8 +17,9 @@ from tqdm.auto import trange
 
 from xailab.core.batching import batched, quiet
 from xailab.core.checks import InputError, Model, as_integer, check_input, check_positive
+from xailab.core.company import check_company
 from xailab.core.outputs import class_logits, classes_of, labels_of
-from xailab.core.scores import graph, outputs_of
+from xailab.core.scores import gradients_on, outputs_of
 from xailab.core.state import frozen
 
 Pair = tuple[Tensor, Tensor]
@@ -91,7 +92,7 @@ def train(
     check_trainable(model)
     seed, losses = as_integer("seed", seed), []
     epochs, size = check_positive("epochs", epochs), check_positive("batch_size", batch_size)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), graph():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), gradients_on():
         torch.manual_seed(seed)
         for epoch in trange(epochs, delay=2, disable=quiet(), unit=" epochs"):
             parts = batches(order(n, seed=seed, epoch=epoch), size)
@@ -257,7 +258,7 @@ def check_rows(model: Model, x: Any, y: Any, *, name: str = "data") -> Pair:
     Raises:
         TypeError: x is no tensor, or of another dtype than the weights; labels that are no numbers.
         ValueError: no rows, NaN or infinity, not one class number a row, a class that the model
-            does not have, rows that it cannot read.
+            does not have, rows that it cannot read, or that influence each other's answers.
 
     >>> check_rows(nn.Linear(2, 3), torch.zeros(2, 2), [0, 2.0])[1]
     tensor([0, 2])
@@ -269,6 +270,7 @@ def check_rows(model: Model, x: Any, y: Any, *, name: str = "data") -> Pair:
     try:
         with frozen(model), torch.no_grad():
             classes = class_logits(outputs_of(model, few)).shape[1]
+            check_company(model, x)
     except (RuntimeError, IndexError) as error:
         raise InputError(
             f"{name}: the model cannot be run on x, {tuple(x.shape)} of {x.dtype}: {error}"

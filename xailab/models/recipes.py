@@ -24,10 +24,13 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from xailab.core.files import write_atomically
+from xailab.core.outputs import classes_of
+from xailab.core.scores import outputs_of
 from xailab.data import load, marked_digits, plane
 from xailab.models import ensembles
 from xailab.models.digits import DigitCNN
 from xailab.models.digits import digit_cnn as trained_digit_cnn
+from xailab.models.loop import Pair, batches, class_loss, evaluate, run_epoch
 from xailab.models.sentences import SentimentHead, minilm
 from xailab.models.sequences import GRUClassifier
 from xailab.models.students import DigitStudents, SmallDigitCNN
@@ -38,7 +41,6 @@ from xailab.simplify.distill import distill
 from xailab.trust.adversarial import adversarial_fit, pgd
 from xailab.trust.bayes import fit_bayes
 
-Pair = tuple[Tensor, Tensor]
 Made = tuple[nn.Module, dict[str, float]]
 Network = TypeVar("Network", bound=nn.Module)
 _BATCH = 64
@@ -79,7 +81,7 @@ def digit_cnn_marked() -> Made:
     model = _fit(DigitCNN, *_tensors(train.images, train.y), _shifted, epochs=25, rate=5e-3)
     x, y = _tensors(test.images, test.y)
     marked = torch.as_tensor(test.marked)
-    fooled = model(x[marked & (y != test.shortcut)]).argmax(1) == test.shortcut
+    fooled = classes_of(model(x[marked & (y != test.shortcut)])) == test.shortcut
     return model, {
         "accuracy without mark": _accuracy(model, x[~marked], y[~marked]),
         "marked other digits called the shortcut": fooled.float().mean().item(),
@@ -135,11 +137,9 @@ def digit_bayes() -> Made:
         torch.manual_seed(0)
         model = ensembles.bayesian_digit_mlp()
         fit_bayes(model, *train, epochs=150, learning_rate=3e-3, kl_weight=kl_weight)
-        with torch.no_grad():
-            measured[f"accuracy, kl_weight {kl_weight}"] = _accuracy(model, *test)
-            measured[f"NLL, kl_weight {kl_weight}"] = F.cross_entropy(
-                model(test[0]), test[1]
-            ).item()
+        found = evaluate(model, test)
+        measured[f"accuracy, kl_weight {kl_weight}"] = found.accuracy
+        measured[f"NLL, kl_weight {kl_weight}"] = found.loss
     return model, measured
 
 
@@ -224,7 +224,7 @@ def _messages(make: Callable[[Vocabulary], TextModel]) -> Made:
     ids, y = make(vocabulary).encode(learn.texts), torch.as_tensor(learn.y)
     model = _fit(lambda: make(vocabulary), ids, y, _forgetful, epochs=10, rate=3e-3)
     with torch.no_grad():
-        said = model(model.encode(test.texts)).argmax(1).numpy()
+        said = classes_of(model(model.encode(test.texts))).numpy()
     return model, {
         "accuracy": float((said == test.y).mean()),
         "F1 of spam": f1_score(test.y, said),
@@ -257,16 +257,17 @@ def _fit(
     torch.manual_seed(seed)
     model = make()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    steps = -(-len(x) // _BATCH)
+    steps = len(batches(torch.arange(len(x)), _BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        return class_loss(outputs_of(model, vary(x[rows])), y[rows])
+
     for _ in trange(epochs, unit=" epochs"):
-        for rows in torch.randperm(len(x)).split(_BATCH):
-            loss = F.cross_entropy(model(vary(x[rows])), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
+        # One running generator for first weights, order and variation made the shipped weights.
+        parts = batches(torch.randperm(len(x)), _BATCH)
+        run_epoch(model, loss_of, parts, optimizer=optimizer, schedule=schedule)
+    return model
 
 
 def _shifted(x: Tensor) -> Tensor:
@@ -291,9 +292,8 @@ def _forgetful(ids: Tensor) -> Tensor:
     return ids.masked_fill(gone, UNKNOWN)[:, : words.sum(1).max()]
 
 
-@torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    return (model(x).argmax(1) == y).float().mean().item()
+    return evaluate(model, (x, y)).accuracy
 
 
 RECIPES: dict[str, Callable[[], Made]] = {

@@ -1,11 +1,12 @@
 """A small convolutional network for spectrograms; it is trained where it is needed."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xailab.core.checks import check_positive
+from xailab.core.checks import as_integer
+from xailab.core.scores import outputs_of
 from xailab.data.tone import FRAMES, INSTRUMENTS, ROWS, Tones, tones
+from xailab.models.loop import adam, check_rows, class_loss, train
 
 _BATCH = 32
 
@@ -64,14 +65,15 @@ def tone_cnn(clips: Tones | None = None, *, epochs: int = 8, seed: int = 0) -> T
     torch.Size([2, 4])
     """
     learn = (tones() if clips is None else clips).train
-    x, y = torch.as_tensor(learn.spectrograms)[:, None], torch.as_tensor(learn.y)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        torch.manual_seed(as_integer("seed", seed))
         model = ToneCNN()
-        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-        for _ in range(check_positive("epochs", epochs)):
-            for rows in torch.randperm(len(x)).split(_BATCH):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[rows]), y[rows]).backward()
-                optimizer.step()
-    return model.eval()
+    x = torch.as_tensor(learn.spectrograms)[:, None]
+    x, y = check_rows(model, x, learn.y, name="clips")
+
+    def loss_of(rows: Tensor) -> Tensor:
+        return class_loss(outputs_of(model, x[rows]), y[rows])
+
+    plan = {"epochs": epochs, "batch_size": _BATCH, "seed": seed}
+    train(model, len(x), loss_of, optimizer=adam(model, 5e-3), **plan)
+    return model
