@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from xailab import plots, widgets
-from xailab.widgets.show import frame
+from xailab.widgets.show import Shown, announced, explorer_of, frame, labeled, slider
 
 CODE = """
 import ipywidgets
@@ -78,3 +78,76 @@ def test_outside_a_notebook_the_sentence_is_printed(capsys):
 def test_an_explorers_picture_is_not_stretched():
     layout = frame().layout
     assert (layout.align_self, layout.max_width, layout.width) == ("flex-start", "100%", None)
+
+
+def counted(draw):
+    """Return a drawing function that notes where it was asked."""
+
+    def asked(*place):
+        asked.places.append(place)
+        return draw(*place)
+
+    asked.places = []
+    return asked
+
+
+def test_an_explorer_draws_each_position_once_and_announces_it():
+    draw = counted(lambda one, two: Shown(f"<b>{one}{two}</b>", f"{one} and {two}"))
+    controls = {"first": slider("First", "One", [1, 2], 2), "second": slider("Second", "Two", "ab")}
+    box = explorer_of("pair", controls, draw)
+    first, second, view, words = box.children
+    assert (view.value, words.value) == ("<b>2a</b>", announced("2 and a"))
+    second.value = "b"
+    first.value = 1
+    assert (view.value, words.value) == ("<b>1b</b>", announced("1 and b"))
+    first.value, second.value = 2, "a"
+    assert draw.places == [(2, "a"), (2, "b"), (1, "b")]
+    assert box._dom_classes == ("xailab-pair",)
+    assert [control._dom_classes for control in (first, second)] == [
+        ("xailab-pair-first",),
+        ("xailab-pair-second",),
+    ]
+
+
+def test_a_picture_is_shown_as_it_is_and_its_sentence_is_text():
+    picture = plots.bars([1], ["<a>"], title="One bar")
+    *_, view, words = explorer_of(
+        "one", {"at": slider("At", "It", [0])}, lambda at: picture
+    ).children
+    assert view.value == picture.png()
+    assert words.value == announced("One bar. One bar: &lt;a&gt; (1).")
+
+
+def test_what_moves_along_is_moved_before_the_drawing():
+    controls = {"layer": slider("Layer", "It", [3, 1]), "unit": slider("Unit", "It", [0, 1, 2], 2)}
+
+    def fit(name):
+        if name == "layer":
+            controls["unit"].value = 0
+
+    draw = counted(lambda *place: Shown("", f"{place}"))
+    box = explorer_of("units", controls, draw, moved=fit, words_first=True)
+    controls["layer"].value = 1
+    assert draw.places == [(3, 2), (1, 0)]
+    assert box.children[2].value == announced("(1, 0)")
+
+
+def test_a_position_may_be_another_than_the_values():
+    control = slider("At", "It", [0.1, 0.2])
+    box = explorer_of(
+        "x", {"at": control}, lambda at: Shown("", str(at)), position=lambda: (control.value * 10,)
+    )
+    assert box.children[-1].value == announced("1.0")
+
+
+def test_changed_words_are_announced_politely():
+    assert announced("<b>a</b>") == "<div role='status' aria-live='polite'><b>a</b></div>"
+
+
+def test_a_slider_tells_its_keys():
+    control = slider("Alpha", "Place on the path", [("0", 0), ("1", 1)], 1)
+    assert (control.description, control.value) == ("Alpha", 1)
+    assert control.tooltip == "Place on the path; the arrow keys move it"
+    assert not control.continuous_update
+    assert slider("A", "B", [1], continuous_update=True).continuous_update
+    assert labeled("A", "B")["layout"].width == "32em"

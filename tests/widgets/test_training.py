@@ -15,6 +15,7 @@ from xailab import widgets
 from xailab.plots.boundaries import LARGE
 from xailab.widgets import training
 from xailab.widgets.training import (
+    EXTENT,
     Player,
     Settings,
     Training,
@@ -99,7 +100,7 @@ def test_maps_are_the_networks_answers() -> None:
     decision, layers = training.maps()
     assert decision.shape == (72, 72)
     assert [tuple(maps.shape) for maps in layers] == [(3, 36, 36)] * 2
-    corner = torch.tensor([[-training.EXTENT, training.EXTENT]])  # the upper left one comes first
+    corner = torch.tensor([[-EXTENT, EXTENT]])  # the upper left one comes first
     with torch.no_grad():
         p = training.net(corner).softmax(1)[0]
         torch.testing.assert_close(decision[0, 0], p[1] - p[0])

@@ -5,7 +5,6 @@ importances are computed when they are first asked for.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
 from xailab.foundations.activations import layer_activations, neuron_importance
 from xailab.models import Pretrained
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import Shown, explorer_of, labeled, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -125,75 +124,35 @@ def explorer(maps: UnitMaps) -> "VBox":
     CSS classes: `xailab-layers` on the whole, `xailab-layers-photo`, `xailab-layers-layer`,
     `xailab-layers-order` and `xailab-layers-unit` on the controls.
     """
-    from ipywidgets import HTML, VBox
-
     controls = _controls(maps)
-    photo, layer, order, place = controls.values()
-    image, words = frame(), HTML()
+    layer, place = controls["layer"], controls["unit"]
 
-    @cache
-    def drawn(photo: int, layer: str, unit: int) -> tuple[bytes, str]:
-        picture = maps.picture(photo, layer, unit)
-        return picture.png(), picture.alt
+    def draw(photo: int, layer: str, order: str, at: int) -> Shown:
+        units = maps.order(photo, layer, order)
+        picture = maps.picture(photo, layer, units[at - 1])
+        where = f"Unit {at} of {len(units)} by {order}. {picture.alt}"
+        return Shown(picture.png(), escape(where))
 
-    def update(_: Any = None) -> None:
-        units = maps.order(photo.value, layer.value, order.value)
-        place.max = len(units)
-        image.value, alt = drawn(photo.value, layer.value, units[place.value - 1])
-        where = f"Unit {place.value} of {len(units)} by {order.value}. {alt}"
-        words.value = f"<div role='status' aria-live='polite'>{escape(where)}</div>"
+    def begin_again(moved: str) -> None:
+        if moved != "unit":
+            place.value = 1
+            place.max = maps.maps[layer.value].shape[1]
 
-    def begin_again(_: Any) -> None:
-        if place.value == 1:
-            update()
-        else:
-            place.value = 1  # which redraws
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-layers-{name}")
-        control.observe(update if control is place else begin_again, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-layers")
-    return box
+    return explorer_of("layers", controls, draw, moved=begin_again)
 
 
 def _controls(maps: UnitMaps) -> dict[str, Any]:
-    """Return the four controls by name: sliders, since JupyterLab keeps the arrows from menus."""
-    from ipywidgets import IntSlider, Layout, SelectionSlider
+    """Return the four controls by name, in the order of `draw`'s arguments."""
+    from ipywidgets import IntSlider
 
-    wide = Layout(width="32em")
+    photos = [(name, i) for i, name in enumerate(maps.names)]
+    last = maps.layers[-1]
+    orders = [(f"by {order}", order) for order in ORDERS]
+    sorting = "How the units are sorted: by importance for the photo's class, or by number"
+    units = labeled("Place", "Place of the unit in this order")
     return {
-        "photo": SelectionSlider(
-            options=[(name, i) for i, name in enumerate(maps.names)],
-            value=0,
-            description="Photo",
-            tooltip="Photo under the map; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
-        "layer": SelectionSlider(
-            options=maps.layers,
-            value=maps.layers[-1],
-            description="Layer",
-            tooltip="Layer whose units are shown; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
-        "order": SelectionSlider(
-            options=[(f"by {order}", order) for order in ORDERS],
-            description="Units",
-            tooltip="How the units are sorted: by importance for the photo's class, or by number",
-            continuous_update=False,
-            layout=wide,
-        ),
-        "unit": IntSlider(
-            value=1,
-            min=1,
-            max=maps.maps[maps.layers[-1]].shape[1],
-            description="Place",
-            tooltip="Place of the unit in this order; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
+        "photo": slider("Photo", "Photo under the map", photos),
+        "layer": slider("Layer", "Layer whose units are shown", maps.layers, last),
+        "order": slider("Units", sorting, orders, tooltip=sorting),
+        "unit": IntSlider(value=1, min=1, max=maps.maps[last].shape[1], **units),
     }

@@ -5,10 +5,8 @@ that moving a slider only draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from html import escape
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from xailab.core.state import frozen
 from xailab.plots.arrays import to_image, to_map
 from xailab.plots.pictures import CYCLE, MUTED, new_figure, styled
 from xailab.trust.adversarial import fgsm, pgd
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -196,41 +194,13 @@ def explorer(attacked: Attacked) -> "VBox":
     CSS classes: `xailab-epsilon` on the whole, `xailab-epsilon-picture`, `xailab-epsilon-network`,
     `xailab-epsilon-attack` and `xailab-epsilon-radius` on the controls.
     """
-    from ipywidgets import HTML, VBox
+    from ipywidgets import ToggleButtons
 
-    controls = _controls(attacked)
-    image, words = frame(), HTML()
-
-    @cache
-    def drawn(*place: Any) -> tuple[bytes, str]:
-        picture = attacked.picture(*place)
-        return picture.png(), f"<div role='status' aria-live='polite'>{escape(picture.alt)}</div>"
-
-    def update(_: Any = None) -> None:
-        image.value, words.value = drawn(*(control.value for control in controls.values()))
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-epsilon-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-epsilon")
-    return box
-
-
-def _controls(attacked: Attacked) -> dict[str, Any]:
-    """Return the four controls by name, in the order of `Attacked.picture`'s arguments."""
-    from ipywidgets import Layout, SelectionSlider, ToggleButtons
-
-    wide = {"layout": Layout(width="32em"), "style": {"description_width": "6em"}}
-    return {
-        "picture": SelectionSlider(
-            options=[(f"{y} ({row + 1})", row) for row, y in enumerate(attacked.y.tolist())],
-            description="Picture",
-            tooltip="Which picture is attacked; the arrow keys move it",
-            continuous_update=False,
-            **wide,
-        ),
+    look = {"style": {"description_width": "6em"}}
+    rows = [(f"{y} ({row + 1})", row) for row, y in enumerate(attacked.y.tolist())]
+    radii = [(f"{epsilon:.2f}", i) for i, epsilon in enumerate(attacked.epsilons)]
+    controls = {  # in the order of `Attacked.picture`'s arguments
+        "picture": slider("Picture", "Which picture is attacked", rows, **look),
         "network": ToggleButtons(
             options=attacked.networks,
             description="Network",
@@ -241,12 +211,8 @@ def _controls(attacked: Attacked) -> dict[str, Any]:
             description="Attack",
             tooltips=[f"Attack with {name}" for name in attacked.attacks],
         ),
-        "radius": SelectionSlider(
-            options=[(f"{epsilon:.2f}", i) for i, epsilon in enumerate(attacked.epsilons)],
-            value=attacked.start[-1],
-            description="Epsilon",
-            tooltip="How far each pixel may move; the arrow keys move it",
-            continuous_update=False,
-            **wide,
+        "radius": slider(
+            "Epsilon", "How far each pixel may move", radii, attacked.start[-1], **look
         ),
     }
+    return explorer_of("epsilon", controls, attacked.picture)

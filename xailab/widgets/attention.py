@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from xailab import plots
-from xailab.widgets.show import show
+from xailab.widgets.show import Shown, explorer_of, labeled, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -127,53 +127,29 @@ def explorer(rows: HeadRows, start: tuple[int, int, int] = (0, 0, 0)) -> "VBox":
     CSS classes: `xailab-heads` on the whole, `xailab-heads-layer`, `xailab-heads-head` and
     `xailab-heads-token` on the sliders.
     """
-    from ipywidgets import HTML, VBox
-
     controls = _controls(rows, start)
-    layer, head, token = controls.values()
-    text, words = HTML(), HTML()
+    layer, head, _ = controls.values()
 
-    def update(_: Any = None) -> None:
+    def draw(*place: int) -> Shown:
+        return Shown(rows.text(*place)._repr_html_(), escape(rows.words(*place)))
+
+    def fit(_: str) -> None:
         head.max = len(rows.maps[layer.value]) - 1  # moves the head down if it was beyond
-        here = layer.value, head.value, token.value
-        text.value = rows.text(*here)._repr_html_()
-        words.value = f"<div role='status' aria-live='polite'>{escape(rows.words(*here))}</div>"
 
-    for name, control in controls.items():
-        control.add_class(f"xailab-heads-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), text, words])
-    box.add_class("xailab-heads")
-    return box
+    return explorer_of("heads", controls, draw, moved=fit)
 
 
 def _controls(rows: HeadRows, start: tuple[int, int, int]) -> dict[str, Any]:
     """Return the three sliders by name."""
-    from ipywidgets import IntSlider, Layout, SelectionSlider
+    from ipywidgets import IntSlider
 
     layer, head, token = start
-    wide = Layout(width="32em")
+    live = {"continuous_update": True}
+    layers = labeled("Layer", "Layer, from the input upwards") | live
+    heads = labeled("Head", "Head of this layer") | live
+    tokens = [(f"{i} {each}", i) for i, each in enumerate(rows.tokens)]
     return {
-        "layer": IntSlider(
-            value=layer,
-            max=len(rows.maps) - 1,
-            description="Layer",
-            tooltip="Layer, from the input upwards; the arrow keys move it",
-            layout=wide,
-        ),
-        "head": IntSlider(
-            value=head,
-            max=len(rows.maps[layer]) - 1,
-            description="Head",
-            tooltip="Head of this layer; the arrow keys move it",
-            layout=wide,
-        ),
-        "token": SelectionSlider(
-            options=[(f"{i} {each}", i) for i, each in enumerate(rows.tokens)],
-            value=token,
-            description="Token",
-            tooltip="Token that looks; the arrow keys move it",
-            layout=wide,
-        ),
+        "layer": IntSlider(value=layer, max=len(rows.maps) - 1, **layers),
+        "head": IntSlider(value=head, max=len(rows.maps[layer]) - 1, **heads),
+        "token": slider("Token", "Token that looks", tokens, token, **live),
     }

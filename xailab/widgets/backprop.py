@@ -6,16 +6,15 @@ screen is a line you can run.
 
 import copy
 from collections.abc import Iterator, Sequence
-from functools import cache
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xailab import plots
 from xailab.foundations.backprop import MLP, Array, softmax_cross_entropy
 from xailab.plots.words import number
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import Shown, explorer_of, labeled, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -55,29 +54,17 @@ def backprop_stepper(net: MLP, x: Sequence[float], y: int, *, stand_in: int | No
 
 def explorer(net: MLP, x: Sequence[float], y: int) -> "VBox":
     """Return the stepper as a widget; arguments as for `backprop_stepper`."""
-    from ipywidgets import HTML, IntSlider, Layout, VBox
+    from ipywidgets import IntSlider
 
     steps = backprop_steps(net, x, y)
-    slider = IntSlider(
-        min=1,
-        max=len(steps),
-        description="Step",
-        layout=Layout(width="32em"),
-        tooltip="Stage of the two passes; the arrow keys move it",
-    )
-    words, image = HTML(), frame()
+    look = labeled("Step", "Stage of the two passes") | {"continuous_update": True}
 
-    @cache
-    def png(step: int) -> bytes:
-        return _draw(steps[step], step + 1, len(steps)).png()
+    def draw(at: int) -> Shown:
+        place = steps[at - 1], at, len(steps)
+        return Shown(_draw(*place).png(), _html(*place))
 
-    def update(_: Any = None) -> None:
-        words.value = _html(steps[slider.value - 1], slider.value, len(steps))
-        image.value = png(slider.value - 1)
-
-    slider.observe(update, "value")
-    update()
-    return VBox([slider, words, image])
+    slider = IntSlider(min=1, max=len(steps), **look)
+    return explorer_of("stepper", {"step": slider}, draw, words_first=True)
 
 
 def step_picture(net: MLP, x: Sequence[float], y: int, step: int | None = None) -> plots.Picture:
@@ -249,11 +236,11 @@ def _draw(step: Step, at: int, of: int) -> plots.Picture:
 
 
 def _html(step: Step, at: int, of: int) -> str:
-    """The step in words; a screen reader announces it when the slider moves."""
+    """Say the step in words."""
     return (
-        f"<div role='status' aria-live='polite'><strong>Step {at} of {of}. {escape(step.name)}"
+        f"<strong>Step {at} of {of}. {escape(step.name)}"
         f"</strong><br><code>{escape(step.formula)}</code>"
-        f"<pre style='margin:.3em 0'>{escape(chr(10).join(step.lines))}</pre></div>"
+        f"<pre style='margin:.3em 0'>{escape(chr(10).join(step.lines))}</pre>"
     )
 
 

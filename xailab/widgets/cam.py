@@ -5,9 +5,7 @@ are kept, so that moving the slider only draws.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +13,10 @@ from torch import Tensor, nn
 from xailab import plots
 from xailab.core.checks import check_input, check_target
 from xailab.core.layers import capture
-from xailab.core.scores import graph, outputs_of
+from xailab.core.scores import gradients_on, outputs_of
 from xailab.core.state import frozen
 from xailab.models import Pretrained
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -80,7 +78,7 @@ def _all_maps(
     model: nn.Module, x: Tensor, targets: Sequence[int], layers: list[str]
 ) -> tuple[dict[int, float], dict[tuple[str, int], Tensor]]:
     """Return the logit of every target, and the map (h, w) of every layer and target."""
-    with frozen(model), graph(), capture(model, layers) as kept:
+    with frozen(model), gradients_on(), capture(model, layers) as kept:
         logits = outputs_of(model, x.detach().clone().requires_grad_())
         for target in targets:
             check_target(target, logits)
@@ -109,39 +107,18 @@ def explorer(maps: CamMaps) -> "VBox":
     CSS classes: `xailab-cam` on the whole, `xailab-cam-layer`, `xailab-cam-class` and
     `xailab-cam-signed` on the controls.
     """
-    from ipywidgets import HTML, Checkbox, Layout, SelectionSlider, VBox
+    from ipywidgets import Checkbox, Layout
 
-    wide = Layout(width="32em")
+    live = {"continuous_update": True}
+    classes = [(name, target) for target, name in maps.names.items()]
+    last = maps.layers[-1]
     controls = {
-        "layer": SelectionSlider(
-            options=maps.layers,
-            value=maps.layers[-1],
-            description="Layer",
-            tooltip="Layer whose maps are weighed; the arrow keys move it",
-            layout=wide,
+        "layer": slider("Layer", "Layer whose maps are weighed", maps.layers, last, **live),
+        "class": slider("Class", "Class whose score is explained", classes, **live),
+        "signed": Checkbox(
+            description="show what speaks against it, too", layout=Layout(width="32em")
         ),
-        "class": SelectionSlider(  # JupyterLab keeps the arrow keys from a dropdown
-            options=[(name, target) for target, name in maps.names.items()],
-            description="Class",
-            tooltip="Class whose score is explained; the arrow keys move it",
-            layout=wide,
-        ),
-        "signed": Checkbox(description="show what speaks against it, too", layout=wide),
     }
-    image, words = frame(), HTML()
-
-    @cache
-    def drawn(layer: str, target: int, signed: bool) -> tuple[bytes, str]:
-        picture = maps.picture(layer, target, signed=signed)
-        return picture.png(), f"<div role='status' aria-live='polite'>{escape(picture.alt)}</div>"
-
-    def update(_: Any = None) -> None:
-        image.value, words.value = drawn(*(control.value for control in controls.values()))
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-cam-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-cam")
-    return box
+    return explorer_of(
+        "cam", controls, lambda layer, target, signed: maps.picture(layer, target, signed=signed)
+    )

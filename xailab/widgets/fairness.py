@@ -5,8 +5,6 @@ threshold, and all that follows from the cuts is counted anew.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +12,7 @@ import pandas as pd
 
 from xailab import plots
 from xailab.trust import fairness
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, labeled, show
 
 if TYPE_CHECKING:
     from ipywidgets import FloatSlider, VBox
@@ -118,40 +116,19 @@ def explorer(crowd: Crowd, start: float) -> "VBox":
     CSS classes: `xailab-thresholds` on the whole, `xailab-thresholds-0`, `-1`, ... on the sliders,
     in the order of the groups' names.
     """
-    from ipywidgets import HTML, VBox
+    sliders = {str(i): _slider(name, start) for i, name in enumerate(crowd.names)}
 
-    sliders = [_slider(name, start) for name in crowd.names]
-    image, words = frame(), HTML()
+    def thresholds() -> tuple[float, ...]:
+        return tuple(round(slider.value, 2) for slider in sliders.values())
 
-    @cache
-    def drawn(thresholds: tuple[float, ...]) -> tuple[bytes, str]:
-        picture = crowd.picture(thresholds)
-        return picture.png(), picture.alt
-
-    def update(_: Any = None) -> None:
-        image.value, alt = drawn(tuple(round(slider.value, 2) for slider in sliders))
-        words.value = f"<div role='status' aria-live='polite'>{escape(alt)}</div>"
-
-    for i, slider in enumerate(sliders):
-        slider.add_class(f"xailab-thresholds-{i}")
-        slider.observe(update, "value")
-    update()
-    box = VBox([*sliders, image, words])
-    box.add_class("xailab-thresholds")
-    return box
+    return explorer_of(
+        "thresholds", sliders, lambda *cuts: crowd.picture(cuts), position=thresholds
+    )
 
 
 def _slider(name: Any, start: float) -> "FloatSlider":
-    from ipywidgets import FloatSlider, Layout
+    from ipywidgets import FloatSlider
 
-    return FloatSlider(
-        value=start,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        description=str(name),
-        tooltip=f"Threshold of {name}; the arrow keys move it",
-        continuous_update=False,
-        layout=Layout(width="32em"),
-        style={"description_width": "9em"},
-    )
+    look = labeled(str(name), f"Threshold of {name}")
+    width = {"description_width": "9em"}
+    return FloatSlider(value=start, min=0.0, max=1.0, step=0.01, style=width, **look)

@@ -5,16 +5,14 @@ slider only draws.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from xailab import plots
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -65,33 +63,15 @@ def explorer(frames: Sequence[Frame], *, title: str) -> "VBox":
 
     CSS classes: `xailab-growth` on the whole, `xailab-growth-step` on the slider.
     """
-    from ipywidgets import HTML, Layout, SelectionSlider, VBox
-
     _check(frames)
-    slider = SelectionSlider(
-        options=[(str(one.step), i) for i, one in enumerate(frames)],
-        value=len(frames) - 1,
-        description="Step",
-        tooltip="How many steps were taken; the arrow keys move it",
-        layout=Layout(width="32em"),
-    )
-    slider.add_class("xailab-growth-step")
-    image, words = frame(), HTML()
+    steps = [(str(one.step), i) for i, one in enumerate(frames)]
+    meaning = "How many steps were taken"
+    step = slider("Step", meaning, steps, len(frames) - 1, continuous_update=True)
 
-    @cache
-    def drawn(i: int) -> tuple[bytes, str]:
-        one = frames[i]
-        picture = plots.images([one.picture], titles=[one.words()], title=title)
-        return picture.png(), f"<div role='status' aria-live='polite'>{escape(picture.alt)}</div>"
+    def draw(i: int) -> plots.Picture:
+        return plots.images([frames[i].picture], titles=[frames[i].words()], title=title)
 
-    def update(_: Any = None) -> None:
-        image.value, words.value = drawn(slider.value)
-
-    slider.observe(update, "value")
-    update()
-    box = VBox([slider, image, words])
-    box.add_class("xailab-growth")
-    return box
+    return explorer_of("growth", {"step": step}, draw)
 
 
 def _check(frames: Sequence[Frame]) -> None:

@@ -5,9 +5,7 @@ way to cut the picture; a slider only chooses how many of the answers count, and
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -16,10 +14,10 @@ from xailab import plots
 from xailab.attribution.lime import Fit, lime_fit, lime_weights
 from xailab.core.batching import batched
 from xailab.core.checks import check_positive
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, show, slider
 
 if TYPE_CHECKING:
-    from ipywidgets import SelectionSlider, VBox
+    from ipywidgets import VBox
 
 Array = np.ndarray
 
@@ -175,43 +173,11 @@ def explorer(pools: Pools) -> "VBox":
     CSS classes: `xailab-lime` on the whole, `xailab-lime-patches`, `xailab-lime-samples` and
     `xailab-lime-width` on the controls.
     """
-    from ipywidgets import HTML, VBox
-
+    look = {"style": {"description_width": "7em"}}
+    cuts, sizes = pools.cuts, pools.sizes
     controls = {
-        "patches": _slider("Patches", "How the picture is cut", pools.cuts, pools.cuts[0]),
-        "samples": _slider("Samples", "How many questions count", pools.sizes, pools.start[0]),
-        "width": _slider("Kernel width", "How far samples count", WIDTHS, pools.start[1]),
+        "patches": slider("Patches", "How the picture is cut", cuts, cuts[0], **look),
+        "samples": slider("Samples", "How many questions count", sizes, pools.start[0], **look),
+        "width": slider("Kernel width", "How far samples count", WIDTHS, pools.start[1], **look),
     }
-    image, words = frame(), HTML()
-
-    @cache
-    def drawn(cut: str, n_samples: int, width: float) -> tuple[bytes, str]:
-        picture = pools.picture(cut, n_samples, width)
-        return picture.png(), picture.alt
-
-    def update(_: Any = None) -> None:
-        image.value, alt = drawn(*(control.value for control in controls.values()))
-        words.value = f"<div role='status' aria-live='polite'>{escape(alt)}</div>"
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-lime-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-lime")
-    return box
-
-
-def _slider(name: str, meaning: str, options: Any, value: Any) -> "SelectionSlider":
-    """Return a labeled slider: a menu would lose its arrow keys to JupyterLab."""
-    from ipywidgets import Layout, SelectionSlider
-
-    return SelectionSlider(
-        options=options,
-        value=value,
-        description=name,
-        tooltip=f"{meaning}; the arrow keys move it",
-        continuous_update=False,
-        layout=Layout(width="32em"),
-        style={"description_width": "7em"},
-    )
+    return explorer_of("lime", controls, pools.picture)

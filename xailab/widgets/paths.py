@@ -5,10 +5,9 @@ slider only draws.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
-from html import escape
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from xailab.core.scores import batched_gradients, scores_of
 from xailab.core.state import frozen
 from xailab.plots.arrays import to_image, to_map
 from xailab.plots.pictures import new_figure, styled
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -182,55 +181,12 @@ def explorer(paths: Paths) -> "VBox":
     CSS classes: `xailab-path` on the whole, `xailab-path-picture`, `xailab-path-baseline` and
     `xailab-path-alpha` on the controls.
     """
-    from ipywidgets import HTML, VBox
-
-    controls = _controls(paths)
-    image, words = frame(), HTML()
-
-    @cache
-    def drawn(row: int, baseline: str, place: int) -> tuple[bytes, str]:
-        picture = paths.picture(row, baseline, place)
-        return picture.png(), f"<div role='status' aria-live='polite'>{escape(picture.alt)}</div>"
-
-    def update(_: Any = None) -> None:
-        image.value, words.value = drawn(*(control.value for control in controls.values()))
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-path-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-path")
-    return box
-
-
-def _controls(paths: Paths) -> dict[str, Any]:
-    """Return the three controls by name: sliders, since JupyterLab keeps the arrows from menus."""
-    from ipywidgets import Layout, SelectionSlider
-
-    wide = Layout(width="32em")
-    last = len(paths.alphas) - 1
-    return {
-        "picture": SelectionSlider(
-            options=[(name, row) for row, name in enumerate(paths.names)],
-            description="Picture",
-            tooltip="Which picture is explained; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
-        "baseline": SelectionSlider(
-            options=list(paths.walks),
-            description="Baseline",
-            tooltip="Where the path begins; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
-        "alpha": SelectionSlider(
-            options=[(f"{alpha:.2f}", i) for i, alpha in enumerate(paths.alphas.tolist())],
-            value=last // 2,
-            description="Alpha",
-            tooltip="Place on the path, 0 the baseline, 1 the picture; the arrow keys move it",
-            continuous_update=False,
-            layout=wide,
-        ),
+    rows = [(name, row) for row, name in enumerate(paths.names)]
+    alphas = [(f"{alpha:.2f}", i) for i, alpha in enumerate(paths.alphas.tolist())]
+    place = "Place on the path, 0 the baseline, 1 the picture"
+    controls = {
+        "picture": slider("Picture", "Which picture is explained", rows),
+        "baseline": slider("Baseline", "Where the path begins", list(paths.walks)),
+        "alpha": slider("Alpha", place, alphas, (len(alphas) - 1) // 2),
     }
+    return explorer_of("path", controls, paths.picture)

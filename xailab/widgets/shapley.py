@@ -5,8 +5,6 @@ call of the model.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from html import escape
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ import numpy as np
 from xailab import plots
 from xailab.attribution.shapley import kernel_shap
 from xailab.plots.words import number
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import explorer_of, labeled, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -123,71 +121,37 @@ def explorer(teams: Teams) -> "VBox":
     CSS classes: `xailab-coalitions` on the whole, `xailab-coalitions-0` and so on for the box of
     each feature, `xailab-coalitions-orders` on the slider.
     """
-    from ipywidgets import HTML, VBox
+    from ipywidgets import IntSlider
 
     joined = list(teams.orders[0])
-    boxes, slider = _boxes(teams), _slider(teams)
-    image, words = frame(), HTML()
+    boxes = {str(player): _box(name) for player, name in enumerate(teams.names)}
+    look = labeled("Orders", "How many orders the means are over")
+    orders = IntSlider(value=1, min=1, max=len(teams.orders), **look)
 
-    @cache
-    def drawn(joined: tuple[int, ...], count: int) -> tuple[bytes, str]:
-        picture = teams.picture(joined, count)
-        return picture.png(), picture.alt
+    def switch(moved: str) -> None:
+        if moved == "orders":
+            joined[:] = teams.orders[orders.value - 1]
+            for box in boxes.values():
+                box.value = True
+        elif boxes[moved].value != (int(moved) in joined):  # else the slider put it there
+            joined.remove(int(moved)) if int(moved) in joined else joined.append(int(moved))
 
-    def update() -> None:
-        image.value, alt = drawn(tuple(joined), slider.value)
-        words.value = f"<div role='status' aria-live='polite'>{escape(alt)}</div>"
-
-    def switch(player: int, is_in: bool) -> None:
-        if is_in == (player in joined):
-            return  # the slider put it there
-        joined.append(player) if is_in else joined.remove(player)
-        update()
-
-    def next_order(_: Any) -> None:
-        joined[:] = teams.orders[slider.value - 1]
-        for box in boxes:
-            box.value = True
-        update()
-
-    for player, box in enumerate(boxes):
-        box.observe(lambda change, player=player: switch(player, change["new"]), "value")
-    slider.observe(next_order, "value")
-    update()
-    whole = VBox([*boxes, slider, image, words])
-    whole.add_class("xailab-coalitions")
-    return whole
+    return explorer_of(
+        "coalitions",
+        boxes | {"orders": orders},
+        teams.picture,
+        position=lambda: (tuple(joined), orders.value),
+        moved=switch,
+    )
 
 
-def _boxes(teams: Teams) -> list[Any]:
+def _box(name: str) -> Any:
     from ipywidgets import Checkbox, Layout
 
-    boxes = []
-    for player, name in enumerate(teams.names):
-        tooltip = f"Whether the model knows {name}; the space bar switches it"
-        box = Checkbox(
-            value=True,
-            description=name,
-            tooltip=tooltip,
-            indent=False,
-            layout=Layout(width="auto"),
-        )
-        box.add_class(f"xailab-coalitions-{player}")
-        boxes.append(box)
-    return boxes
-
-
-def _slider(teams: Teams) -> Any:
-    from ipywidgets import IntSlider, Layout
-
-    slider = IntSlider(
-        value=1,
-        min=1,
-        max=len(teams.orders),
-        description="Orders",
-        tooltip="How many orders the means are over; the arrow keys move it",
-        continuous_update=False,
-        layout=Layout(width="32em"),
+    return Checkbox(
+        value=True,
+        description=name,
+        tooltip=f"Whether the model knows {name}; the space bar switches it",
+        indent=False,
+        layout=Layout(width="auto"),
     )
-    slider.add_class("xailab-coalitions-orders")
-    return slider

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xailab import plots
 from xailab.core import capture, frozen
-from xailab.core.scores import graph
+from xailab.core.outputs import classes_of
+from xailab.core.scores import gradients_on
 from xailab.data.toy2d import PLANES, plane
 from xailab.foundations.gradient_flow import ACTIVATIONS, deep_mlp, gradient_norms
-from xailab.widgets.show import frame, show
+from xailab.models.loop import batches, class_loss, order, run_epoch
+from xailab.widgets.show import announced, frame, show
 
 if TYPE_CHECKING:
     from ipywidgets import VBox, Widget
@@ -132,32 +133,30 @@ class Training:
         self._optimizer = torch.optim.SGD(
             self.net.parameters(), settings.learning_rate, momentum=0.9
         )
-        self._order = torch.Generator().manual_seed(settings.seed)
         self.epoch, self.diverged = 0, False
         with torch.no_grad():
-            self.loss = F.cross_entropy(self.net(self.X[:_TRAIN]), self.y[:_TRAIN]).item()
+            self.loss = class_loss(self.net(self.X[:_TRAIN]), self.y[:_TRAIN]).item()
 
     def run_epoch(self) -> None:
         """Take one step for each batch of 25 points; nothing happens once the loss diverged."""
         if self.diverged:
             return
-        losses = []
-        with graph():
-            for batch in torch.randperm(_TRAIN, generator=self._order).split(_BATCH):
-                loss = F.cross_entropy(self.net(self.X[batch]), self.y[batch])
-                self._optimizer.zero_grad()
-                loss.backward()
-                self._optimizer.step()
-                losses.append(loss.item())
+
+        def loss_of(rows: Tensor) -> Tensor:
+            return class_loss(self.net(self.X[rows]), self.y[rows])
+
+        rows = order(_TRAIN, seed=self.settings.seed, epoch=self.epoch)
+        with gradients_on():
+            parts = batches(rows, _BATCH)
+            self.loss = run_epoch(self.net, loss_of, parts, optimizer=self._optimizer)
         self.epoch += 1
-        self.loss = float(np.mean(losses))
         weights = (p.isfinite().all() for p in self.net.parameters())
         self.diverged = not (np.isfinite(self.loss) and all(weights))
 
     def accuracies(self) -> tuple[float, float]:
         """Return the share of points classified right: trained on, and held out."""
         with torch.no_grad():
-            right = (self.net(self.X).argmax(1) == self.y).float()
+            right = (classes_of(self.net(self.X)) == self.y).float()
         return right[:_TRAIN].mean().item(), right[_TRAIN:].mean().item()
 
     def maps(self) -> tuple[Tensor, list[Tensor]]:
@@ -219,7 +218,7 @@ class Training:
         if self.diverged:
             return ""
         x, y = self.X[:_TRAIN], self.y[:_TRAIN]
-        norms = list(gradient_norms(self.net, x, y, F.cross_entropy).values())[:-1]
+        norms = list(gradient_norms(self.net, x, y, class_loss).values())[:-1]
         last = f", {norms[-1]:.2g} in layer {len(norms)}" if len(norms) > 1 else ""
         return f"Norm of the gradient: {norms[0]:.2g} in layer 1{last}."
 
@@ -435,5 +434,4 @@ def _status(player: Player) -> str:
         state = f"Stopped after {LAST_EPOCH} epochs; Reset begins anew. "
     lines = [player.trouble or state + player.training.words()]
     lines += [] if player.trouble else [player.training.gradient_words()]
-    text = "<br>".join(escape(line) for line in lines if line)
-    return f"<div role='status' aria-live='polite'>{text}</div>"
+    return announced("<br>".join(escape(line) for line in lines if line))

@@ -5,7 +5,7 @@ Lesson 22 uses this file. The networks are trained already; a surface is asked f
 
 import io
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from html import escape
 from math import isfinite, log, pi
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from xailab.core.checks import check_positive
 from xailab.data import plane
 from xailab.trust.probabilities import Prediction
 from xailab.trust.uncertainty import ensemble, laplace_last_layer, mc_dropout, mc_weights
-from xailab.widgets.show import frame, show
+from xailab.widgets.show import Shown, explorer_of, show, slider
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -192,53 +192,22 @@ def explorer(surfaces: Surfaces) -> "VBox":
     CSS classes: `xailab-surface` on the whole, `xailab-surface-method`, `xailab-surface-noise`
     and `xailab-surface-distance` on the controls.
     """
-    from ipywidgets import HTML, VBox
+    from ipywidgets import ToggleButtons
 
-    controls = _controls(surfaces)
-    image, words = frame(), HTML()
-
-    @cache
-    def drawn(method: str, noise: float, distance: float) -> tuple[bytes, str]:
-        said = escape(surfaces.words(method, noise, distance))
-        status = f"<div role='status' aria-live='polite'>{said}</div>"
-        return surfaces.png(method, noise, distance), status
-
-    def update(_: Any = None) -> None:
-        image.value, words.value = drawn(*(control.value for control in controls.values()))
-
-    for name, control in controls.items():
-        control.add_class(f"xailab-surface-{name}")
-        control.observe(update, "value")
-    update()
-    box = VBox([*controls.values(), image, words])
-    box.add_class("xailab-surface")
-    return box
-
-
-def _controls(surfaces: Surfaces) -> dict[str, Any]:
-    """Return the three controls by name."""
-    from ipywidgets import Layout, SelectionSlider, ToggleButtons
-
-    wide = {"continuous_update": False, "layout": Layout(width="32em")}
-    distances = surfaces.distances
-    return {
+    radii = [(f"{one:g}", one) for one in surfaces.distances]
+    nearest = min(surfaces.distances, key=lambda one: abs(one - _START[1]))
+    noises = list(models.MOON_NOISES)
+    controls = {
         "method": ToggleButtons(
             options=list(surfaces.methods),
             description="Method",
             tooltips=["Whom to ask; Tab and space choose"] * len(surfaces.methods),
         ),
-        "noise": SelectionSlider(
-            options=list(models.MOON_NOISES),
-            value=_START[0],
-            description="Noise",
-            tooltip="How far points are scattered; the arrow keys move it",
-            **wide,
-        ),
-        "distance": SelectionSlider(
-            options=[(f"{one:g}", one) for one in distances],
-            value=min(distances, key=lambda one: abs(one - _START[1])),
-            description="Distance",
-            tooltip="Radius of the dashed ring; the arrow keys move it",
-            **wide,
-        ),
+        "noise": slider("Noise", "How far points are scattered", noises, _START[0]),
+        "distance": slider("Distance", "Radius of the dashed ring", radii, nearest),
     }
+    return explorer_of(
+        "surface",
+        controls,
+        lambda *place: Shown(surfaces.png(*place), escape(surfaces.words(*place))),
+    )
