@@ -263,7 +263,7 @@ def check_rows(model: Model, x: Any, y: Any, *, name: str = "data") -> Pair:
     >>> check_rows(nn.Linear(2, 3), torch.zeros(2, 2), [0, 2.0])[1]
     tensor([0, 2])
     """
-    x, y = check_table(x, y, name=name)
+    x = _plain(x, name)
     if x.is_floating_point():
         check_input(model, x)
     few = x[_extremes(x)]
@@ -275,11 +275,17 @@ def check_rows(model: Model, x: Any, y: Any, *, name: str = "data") -> Pair:
         raise InputError(
             f"{name}: the model cannot be run on x, {tuple(x.shape)} of {x.dtype}: {error}"
         ) from error
-    return x, labels_of(y, len(x), classes, name=f"{name}: y")
+    return x, labels_of(y, len(x), classes, name=f"{name}: y").to(x.device)
 
 
 def check_table(x: Any, y: Any, *, name: str = "data") -> Pair:
     """Check what can be seen without a model; see `check_rows`."""
+    x = _plain(x, name)
+    return x, labels_of(y, len(x), name=f"{name}: y").to(x.device)
+
+
+def _plain(x: Any, name: str) -> Tensor:
+    """Return rows outside of any graph, if they are numbers."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: x must be a torch.Tensor, got {type(x).__name__}")
     if x.layout != torch.strided or x.is_quantized:
@@ -289,8 +295,7 @@ def check_table(x: Any, y: Any, *, name: str = "data") -> Pair:
     if not torch.isfinite(x).all():
         raise ValueError(f"{name}: x holds NaN or infinity in {_first_row(~torch.isfinite(x))}")
     # rows made in inference mode could not be part of a graph
-    plain = x.detach().clone() if x.is_inference() else x.detach()
-    return plain, labels_of(y, len(x), name=f"{name}: y").to(x.device)
+    return x.detach().clone() if x.is_inference() else x.detach()
 
 
 def check_trainable(model: Any) -> None:
