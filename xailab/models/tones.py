@@ -1,5 +1,7 @@
 """A small convolutional network for spectrograms; it is trained where it is needed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +76,6 @@ def tone_cnn(clips: Tones | None = None, *, epochs: int = 8, seed: int = 0) -> T
     def loss_of(rows: Tensor) -> Tensor:
         return class_loss(outputs_of(model, x[rows]), y[rows])
 
-    plan = {"epochs": epochs, "batch_size": _BATCH, "seed": seed}
+    plan: dict[str, Any] = {"epochs": epochs, "batch_size": _BATCH, "seed": seed}
     train(model, len(x), loss_of, optimizer=adam(model, 5e-3), **plan)
     return model
