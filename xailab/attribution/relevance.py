@@ -7,6 +7,7 @@ rule is known for is refused, because the plain gradient would slip through unno
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,10 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xailab.core.checks import Target, check_baseline, check_input, check_positive, split_target
+from xailab.core.checks import Target, check_baseline, check_input, check_positive
 from xailab.core.layers import capture, find_layer, replaced
 from xailab.core.registry import method
-from xailab.core.scores import gradients_of, gradients_on, nodes_of, outputs_of, select
+from xailab.core.scores import (
+    gradients_of,
+    gradients_on,
+    nodes_of,
+    outputs_of,
+    select,
+    target_of_rows,
+)
 from xailab.core.state import frozen
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.GELU)
@@ -51,7 +59,8 @@ def deep_lift(
     The multipliers $m$ replace the slopes of the activations in the chain rule; for linear layers
     both are the same. Of a maximum, what is above the baseline's goes to the position that is
     largest now, the rest to the one that was largest in the baseline.
-    $\sum_i A_i = f_t(x) - f_t(b)$, exactly.
+    $\sum_i A_i = f_t(x) - f_t(b)$, exactly, and refused where it is not. Half precision is
+    computed in float32.
 
     Args:
         model: linear and convolution layers, batch norm, pooling and flattening, in any order
@@ -66,7 +75,8 @@ def deep_lift(
 
     Raises:
         TypeError: as for `saliency`, or a model that is not an `nn.Module`.
-        ValueError: as for `saliency`, or an operation that the rule does not know.
+        ValueError: as for `saliency`, an operation that the rule does not know, or a sum that is
+            not the change of the score, by more than rounding.
 
     Reference: Shrikumar, Greenside, Kundaje (2017), Learning Important Features Through
         Propagating Activation Differences.
@@ -79,8 +89,10 @@ def deep_lift(
     """
     x = check_input(model, x).detach()
     start = check_baseline(baseline, x)
-    multipliers = _multipliers(model, x, start, target)
-    return (x - start) * multipliers if multiply_by_inputs else multipliers
+    exact, (row, base) = _in_single_precision(model, x, start)
+    multipliers = _multipliers(exact, row, base, target)
+    found = (row - base) * multipliers if multiply_by_inputs else multipliers
+    return found.to(x.dtype)
 
 
 @method("known", "background", title="Deep SHAP")
@@ -127,14 +139,14 @@ def deep_shap(
         came, expected = tuple(others.shape), tuple(x.shape[1:])
         raise ValueError(f"background must have rows of shape {expected}, got {came}")
     size = 16 if batch_size is None else check_positive("batch_size", batch_size)
-    means = []
-    for row, t in zip(x, split_target(target, len(x)), strict=True):
-        total = torch.zeros_like(row)
-        for some in others.split(size):
-            multipliers = _multipliers(model, row.expand_as(some), some, t)
-            total += ((row - some) * multipliers).sum(0)
-        means.append(total / len(others))
-    return torch.stack(means)
+    exact, (rows, bases) = _in_single_precision(model, x, others)
+    asked, total = target_of_rows(target, len(x)), torch.zeros_like(rows)
+    for pairs in torch.arange(len(x) * len(others), device=x.device).split(size):
+        which = pairs // len(others)
+        row, base = rows[which], bases[pairs % len(others)]
+        multipliers = _multipliers(exact, row, base, asked(which))
+        total.index_add_(0, which, (row - base) * multipliers / len(others))
+    return total.to(x.dtype)
 
 
 @method("known", title="LRP")
@@ -251,7 +263,34 @@ def _multipliers(model: nn.Module, x: Tensor, start: Tensor, target: Target) -> 
         outputs = outputs_of(model, both)
         scores = select(outputs[: len(x)], target)
         _refuse_unknown(scores, _LINEAR | {"_Rescale", "_RescaleMaximum"})
-        return gradients_of(scores, both)[: len(x)]
+        multipliers = gradients_of(scores, both)[: len(x)]
+        _refuse_gap((x - start) * multipliers, scores, select(outputs[len(x) :], target))
+    return multipliers
+
+
+def _refuse_gap(attribution: Tensor, scores: Tensor, empty: Tensor) -> None:
+    """Raise where the sum is not the change of the score: a step was taken for linear that is not.
+
+    No list of operations sees factors that depend on the input but are cut off from the graph.
+    """
+    change = (scores - empty).detach().double()
+    parts = attribution.double().flatten(1)
+    gap = (parts.sum(1) - change).abs()
+    rounding = 1e-4 * parts.abs().sum(1) + 1e-5 * torch.maximum(scores.abs(), empty.abs())
+    if (gap > 1e-3 * change.abs() + rounding.detach()).any():
+        raise ValueError(
+            f"the sum misses f(x) - f(baseline) by up to {gap.max().item():.3g} of "
+            f"{change.abs().max().item():.3g}: some operation of this model is not linear although "
+            "its gradient looks like it (a factor that was detached or compared, a norm over the "
+            "input's own statistics), so that no rule is known for it"
+        )
+
+
+def _in_single_precision(model: nn.Module, *tensors: Tensor) -> tuple[nn.Module, list[Tensor]]:
+    """Return a copy of a half-precision model and its rows in float32: differences need digits."""
+    if tensors[0].dtype not in (torch.float16, torch.bfloat16):
+        return model, list(tensors)
+    return deepcopy(model).float(), [one.float() for one in tensors]
 
 
 class _Rescale(torch.autograd.Function):
@@ -268,10 +307,11 @@ class _Rescale(torch.autograd.Function):
     def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
         z, out = ctx.saved_tensors
         way, change = _difference(z), _difference(out)
+        apart = _apart(*z.chunk(2))
         with torch.enable_grad():
             here = z[: len(way)].detach().requires_grad_()
             (slope,) = torch.autograd.grad(ctx.function(here.clone()).sum(), here)
-        multiplier = torch.where(_apart(way), change / way, slope)
+        multiplier = torch.where(apart, change / way, slope)
         return signal * multiplier.repeat(2, *[1] * (z.ndim - 1)), None
 
 
@@ -287,15 +327,15 @@ class _RescaleMaximum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
         z, out, winners = ctx.saved_tensors
-        way = _difference(z).flatten(2)  # (N, C, positions)
+        ours, base = (half.flatten(2) for half in z.chunk(2))  # (N, C, positions)
         (new, old), (now, before) = out.chunk(2), winners.chunk(2)
         highest = torch.maximum(new, old)
-        found = torch.zeros_like(way)
+        found = torch.zeros_like(ours)
         for part, winner in ((highest - old, now), (new - highest, before)):
-            step = way.gather(2, winner.flatten(2)).reshape(winner.shape)
+            at = [half.gather(2, winner.flatten(2)).reshape(winner.shape) for half in (ours, base)]
             # A winner that did not move has its slope: 1 if it wins now.
-            still = torch.full_like(step, winner is now)
-            share = torch.where(_apart(step), part / step, still)
+            still = torch.full_like(part, winner is now)
+            share = torch.where(_apart(*at), part / (at[0] - at[1]), still)
             found.scatter_add_(2, winner.flatten(2), (signal[: len(new)] * share).flatten(2))
         return torch.cat(
             [found.reshape(len(new), *z.shape[1:]), torch.zeros_like(z[len(new) :])]
@@ -308,9 +348,10 @@ def _difference(both: Tensor) -> Tensor:
     return ours - baseline
 
 
-def _apart(way: Tensor) -> Tensor:
-    """Tell which differences are large enough to be divided by."""
-    return way.abs() > 100 * torch.finfo(way.dtype).eps
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """Tell which numbers differ by so much more than rounding that the difference may divide."""
+    size = torch.maximum(one.abs(), other.abs())
+    return (one - other).abs() > 100 * torch.finfo(one.dtype).eps * size
 
 
 def _with_places(module: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -501,7 +542,8 @@ def _refuse_unknown(scores: Tensor, known: set[str]) -> None:
         name = re.sub(r".*::|([123]D)?(With\w+)?(Backward\d*)?$", "", node.name())
         operands = sum(parent is not None for parent, _ in node.next_functions)
         scaled = name in {"Mul", "Div"} and operands < 2 and "Add" in known
-        if name not in known | _MOVES and not scaled:
+        of_the_batch = getattr(node, "_saved_training", False)  # a norm by its own statistics
+        if of_the_batch or (name not in known | _MOVES and not scaled):
             modules = ", ".join(one.__name__ for one in (*_SUMS, *_ACTIVATIONS, *_MAXIMA))
             raise ValueError(
                 f"no rule is known for the operation {node.name()} of this model: what it computes "

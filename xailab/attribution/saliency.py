@@ -4,11 +4,13 @@ Lesson 06 teaches this file. All functions take `(model, x, target)` and give on
 number, in units of score per unit of input (`input_x_gradient`: in units of the score).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from xailab.core.callable_module import make_callable
 from xailab.core.checks import Model, Target, check_input, check_positive
@@ -271,24 +273,71 @@ def _by(rule: Any, relu: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _refuse_functional_relus(scores: Tensor) -> None:
-    """Raise if the recorded graph still holds a plain ReLU: it would pass the plain gradient."""
+    """Raise if the recorded graph still holds a ReLU: it would pass the plain gradient."""
     for node in nodes_of(scores):
-        if _is_relu(node):
+        if _may_be_relu(node):
             raise ValueError(
-                f"the model calls a ReLU as a function ({node.name()}): "
-                "write every one as a module (nn.ReLU) so that its backward pass can be replaced"
+                f"the model calls a ReLU as a function ({node.name()}), or a mask, a comparison or "
+                "a function of its own that may be one: write every one as a module (nn.ReLU) so "
+                "that its backward pass can be replaced"
             )
 
 
-def _is_relu(node: Any) -> bool:
-    """Tell whether a node of the graph cuts off what is below zero."""
-    name = node.name()
-    if name.startswith(("ReluBackward", "ThresholdBackward")):
-        return True
-    if name.startswith("MaximumBackward"):
-        return not (node._saved_self.any() and node._saved_other.any())
-    clamps = name.startswith(("ClampMinBackward", "ClampBackward", "HardtanhBackward"))
-    return clamps and getattr(node, "_saved_min", getattr(node, "_saved_min_val", None)) == 0
+# Operations that cut off by themselves, and the saved number at 0 of those that may.
+_CUTS = ("Relu", "Threshold", "Where", "MaskedFill", "MaskedScatter", "MaskedSelect", "IndexPut")
+_CUTS += ("IndexFill", "Abs", "Sign", "Heaviside", "Rrelu", "RreluWithNoise")
+_CUTS_AT_ZERO = {
+    "Clamp": ("min", "max"),
+    "ClampMin": ("min",),
+    "ClampMax": ("max",),
+    "Hardtanh": ("min_val", "max_val"),
+    "LeakyRelu": ("negative_slope",),
+    "PreluKernel": ("weight",),
+    "Elu": ("alpha",),
+    "Maximum": ("self", "other"),
+    "Minimum": ("self", "other"),
+    "Fmax": ("self", "other"),
+    "Fmin": ("self", "other"),
+}
+# Operations that multiply, and the saved numbers that may be a mask.
+_FACTORS = {
+    "Mul": ("self", "other"),
+    "Div": ("other",),
+    "Addcmul": ("tensor1", "tensor2"),
+    "Bmm": ("self", "mat2"),
+}
+
+
+def _may_be_relu(node: Any) -> bool:
+    """Tell whether a node of the graph cuts off what is below zero, or might."""
+    name = re.sub(r"Backward\w*$", "", node.name())
+    if isinstance(node, BackwardCFunction):  # a function that Python code differentiates
+        return not isinstance(node, (_Guided._backward_cls, _Deconv._backward_cls))  # type: ignore[attr-defined]
+    if name in _CUTS_AT_ZERO:
+        return any(_is_zero(getattr(node, f"_saved_{of}", None)) for of in _CUTS_AT_ZERO[name])
+    if name in _FACTORS:
+        return any(_is_mask(getattr(node, f"_saved_{of}", None)) for of in _FACTORS[name])
+    if name == "Index":
+        return any(_is_mask(index) for index in node._saved_indices)
+    below = [parent for parent, _ in node.next_functions if parent is not None]
+    if name == "Sqrt":  # of a square: an absolute value
+        return any(re.match("Pow|Mul", parent.name()) for parent in below)
+    if name in {"Max", "Amax"}:  # over a pile with a constant in it
+        piles = [parent for parent in below if re.match("Stack|Cat", parent.name())]
+        return any(parent is None for pile in piles for parent, _ in pile.next_functions)
+    return name in _CUTS
+
+
+def _is_zero(value: Any) -> bool:
+    return value is not None and not torch.as_tensor(value).any()
+
+
+def _is_mask(factor: Tensor | None) -> bool:
+    """Tell whether factors say yes and no: bools, 0 and 1, or (of a divisor) 1 and infinity."""
+    if factor is None or factor.dtype == torch.bool or factor.dtype == torch.int64:
+        return factor is not None and factor.dtype == torch.bool
+    no = (factor == 0) | factor.isinf()
+    return bool((no | (factor == 1)).all() and no.any() and not no.all())
 
 
 make_callable(__name__)
