@@ -8,7 +8,7 @@ from PIL import Image
 
 from xailab import plots
 from xailab.plots.arrays import to_image
-from xailab.plots.maps import _LARGE
+from xailab.plots.parts import MANY_CELLS
 
 PHOTO = np.linspace(0, 255, 20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
 
@@ -51,7 +51,7 @@ def test_a_zero_map_can_be_drawn():
 def test_outliers_of_a_large_map_share_the_last_color_and_a_small_map_keeps_them():
     large = np.ones((50, 50))
     large[0, 0] = 1000
-    assert large.size > _LARGE
+    assert large.size > MANY_CELLS
     assert drawn(plots.heatmap(large, title="t")).norm.vmax == 1
     assert drawn(plots.heatmap(large[:20, :20], title="t")).norm.vmax == 1000
     sparse = np.zeros((50, 50))

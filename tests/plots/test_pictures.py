@@ -1,6 +1,7 @@
 """A picture: shown once, small, with its sentence, and without traces in the session."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -63,6 +64,37 @@ def test_the_same_picture_gives_the_same_bytes():
     assert again.png() == picture.png()
 
 
+def test_save_writes_a_pdf_page_of_the_pictures_size(tmp_path):
+    picture = plots.heatmap([[1.0, -2.0]], title="Against wins")
+    pdf = picture.save(tmp_path / "a.PDF").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    left, bottom, right, top = map(float, re.search(rb"/MediaBox \[ *([^]]+)\]", pdf)[1].split())
+    image = Image.open(io.BytesIO(picture.png()))
+    assert (right - left) / (top - bottom) == pytest.approx(image.width / image.height, rel=0.02)
+    assert b"strongest value, negative, at row 1" in pdf  # the sentence is the document's title
+    assert picture.save(tmp_path / "b.pdf").read_bytes() == pdf
+
+
+def test_texts_are_saved_as_they_are_shown(tmp_path):
+    text = plots.tokens(["not", "<b>"], [0.5, -0.25], title="Two words")
+    page = text.save(tmp_path / "a.html").read_text()
+    assert page.startswith('<!doctype html><html lang="en"><meta charset="utf-8">')
+    assert "<title>Two words</title>" in page
+    assert text._repr_html_() in page
+    assert text.save(tmp_path / "a.txt").read_text() == "Two words\nnot(+0.5) <b>(-0.25)\n"
+    with pytest.raises(ValueError, match=r"\.html or \.txt, got 'a\.png'"):
+        text.save(tmp_path / "a.png")
+
+
+def test_tables_are_saved_as_they_are_shown(tmp_path):
+    table = plots.table([("a, b", 0.25)], ["method", "hits"], title="One row")
+    assert table._repr_html_() in table.save(tmp_path / "a.html").read_text()
+    assert table.save(tmp_path / "a.csv").read_text() == 'method,hits\n"a, b",0.25\n'
+    assert table.save(tmp_path / "a.txt").read_text() == f"{table!r}\n"
+    with pytest.raises(ValueError, match=r"\.html, \.csv or \.txt, got 'a\.xlsx'"):
+        table.save(tmp_path / "a.xlsx")
+
+
 def test_save_writes_png_and_svg(tmp_path):
     picture = plots.bars([1, -2], ["for", "against"], title="Against wins")
     png = picture.save(tmp_path / "a.png")
@@ -74,7 +106,7 @@ def test_save_writes_png_and_svg(tmp_path):
 
 
 def test_save_refuses_other_suffixes(tmp_path):
-    with pytest.raises(ValueError, match=r"\.png or \.svg, got 'a\.jpg'"):
+    with pytest.raises(ValueError, match=r"\.png, \.svg or \.pdf, got 'a\.jpg'"):
         plots.picture(Figure(), "white").save(tmp_path / "a.jpg")
 
 

@@ -6,7 +6,8 @@ from matplotlib import colormaps
 
 from xailab import plots
 from xailab.plots.boundaries import LARGE
-from xailab.plots.surface import _TOP, surface_raster
+from xailab.plots.pages import TOP
+from xailab.plots.surface import surface_raster
 
 STEPS = np.array([[0.0, 0.5], [1.0, 0.25]])
 POINTS, CLASSES = np.array([[1.0, 1.0], [-1.0, -1.0], [9.0, 0.0]]), np.array([1, 0, 1])
@@ -26,31 +27,31 @@ def test_every_quarter_has_its_shade_on_one_scale():
     for column, values in enumerate((STEPS, STEPS / 2)):
         for row in range(2):
             for place in range(2):
-                y = _TOP + row * LARGE // 2 + quarter
+                y = TOP + row * LARGE // 2 + quarter
                 x = column * (LARGE + 8) + place * LARGE // 2 + quarter
                 np.testing.assert_allclose(page[y, x], shade(values[row, place]), atol=4)
 
 
 def test_a_given_top_makes_pictures_comparable():
-    corner = slice(_TOP + 10, _TOP + 20), slice(10 + LARGE // 2, 20 + LARGE // 2)
+    corner = slice(TOP + 10, TOP + 20), slice(10 + LARGE // 2, 20 + LARGE // 2)
     np.testing.assert_allclose(pixels(top=2.0)[corner].mean((0, 1)), shade(0.25), atol=4)
     np.testing.assert_allclose(pixels()[corner].mean((0, 1)), shade(0.5), atol=4)
 
 
 def test_dots_stand_where_the_points_are_and_those_outside_are_left_out():
     page = pixels().astype(int)
-    x, y = 3 * LARGE // 4, _TOP + LARGE // 4  # the point (1, 1): right and up
+    x, y = 3 * LARGE // 4, TOP + LARGE // 4  # the point (1, 1): right and up
     assert page[y, x, 0] > 200 > page[y, x, 2]  # red
-    x, y = LARGE // 4, _TOP + 3 * LARGE // 4
+    x, y = LARGE // 4, TOP + 3 * LARGE // 4
     assert page[y, x, 2] > 200 > page[y, x, 0]  # blue
-    reds = (abs(page[:, :LARGE] - page[_TOP + LARGE // 4, 3 * LARGE // 4]).sum(-1) == 0).sum()
+    reds = (abs(page[:, :LARGE] - page[TOP + LARGE // 4, 3 * LARGE // 4]).sum(-1) == 0).sum()
     assert reds == 9
 
 
 def test_a_ring_has_its_radius():
     plain, ringed = pixels(), pixels(ring=1.0)
     rows, columns = np.nonzero((plain != ringed).any(-1)[:, :LARGE])
-    distance = np.hypot(rows - _TOP - LARGE / 2, columns - LARGE / 2)
+    distance = np.hypot(rows - TOP - LARGE / 2, columns - LARGE / 2)
     assert abs(distance - LARGE / 4).max() < 3
     assert len(rows) > 100
 

@@ -6,7 +6,10 @@ from . import histograms as histograms
 from . import interval as interval
 from . import maps as maps
 from . import matrices as matrices
+from . import pages as pages
+from . import parts as parts
 from . import pictures as pictures
+from . import saving as saving
 from . import shap as shap
 from . import sounds as sounds
 from . import surface as surface

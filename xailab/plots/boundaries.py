@@ -1,24 +1,31 @@
 """What a network makes of the plane: its decision, and the map of every neuron.
 
-The picture is composed of arrays, pixel by pixel, so that a live widget can redraw it many times a
-second; `boundary` puts the same picture into a figure.
+`raster` is for live widgets; `boundary` puts the same picture into a figure.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.pages import (
+    LARGE,
+    TOP,
+    check_length,
+    color_table,
+    colored,
+    on_plane,
+    page_picture,
+    points_of,
+    write,
+)
+from xailab.plots.pictures import MUTED, NEGATIVE, POSITIVE, Picture
 from xailab.plots.words import lead, percent
 
 CELL = 36  # pixels of one neuron's map
-LARGE = 288  # pixels of the decision
-_GAP, _TOP, _DPI = 4, 18, 96
+_GAP = 4
 _EDGE = "#cccccc"
 _PALE = 1.8  # scale of the decision: paler than the points on it, so that hollow ones look hollow
 
@@ -53,17 +60,18 @@ def raster(
     points, classes, hollow = _points(X, y, held_out)
     rows = max((len(maps) for maps in columns), default=0)
     left = len(columns) * (CELL + _GAP) + (3 * _GAP if columns else 0)
-    height = _TOP + max(LARGE, rows * (CELL + _GAP) - _GAP)
+    height = TOP + max(LARGE, rows * (CELL + _GAP) - _GAP)
     page = Image.new("RGB", (left + LARGE, height), "white")
     pen = ImageDraw.Draw(page)
     for i, maps in enumerate(columns):
         x = i * (CELL + _GAP)
-        pen.text((x, 2), f"layer {i + 1}" if i == 0 else f"{i + 1}", fill=INK, font=_font(11))
+        write(pen, (x, 2), f"layer {i + 1}" if i == 0 else f"{i + 1}")
         for j, values in enumerate(maps):
-            _draw_neuron(page, pen, values, (x, _TOP + j * (CELL + _GAP)))
-    pen.text((left, 2), "decision and points", fill=INK, font=_font(11))
-    page.paste(_colored(plane, LARGE, _PALE), (left, _TOP))
-    _draw_points(pen, points / extent, classes, hollow, (left, _TOP))
+            _draw_neuron(page, pen, values, (x, TOP + j * (CELL + _GAP)))
+    write(pen, (left, 2), "decision and points")
+    page.paste(_colored(plane, LARGE, _PALE), (left, TOP))
+    inside, places = on_plane(points, extent, (left, TOP))
+    _draw_points(pen, places, classes[inside], hollow[inside])
     return page
 
 
@@ -86,17 +94,12 @@ def boundary(
         alt: the text alternative; without it the share of the plane of each class is named.
     """
     page = raster(decision, layers, X, y, extent=extent, held_out=held_out)
-    with styled():
-        figure = new_figure(page.width / _DPI, page.height / _DPI + 0.35, title)
-        ax = figure.subplots()
-        ax.imshow(page, interpolation="nearest")
-        ax.axis("off")
     share = float((to_array(decision) > 0).mean())
     words = (
         f"{len(layers)} hidden layers with {', '.join(str(len(maps)) for maps in layers)} units; "
         f"class 1 gets {percent(share)} of the plane."
     )
-    return Picture(figure, alt or lead(title) + words)
+    return page_picture(page, title, alt or lead(title) + words)
 
 
 def _checked(decision: Any, layers: Sequence[Any], extent: float) -> tuple[Floats, list[Floats]]:
@@ -107,28 +110,24 @@ def _checked(decision: Any, layers: Sequence[Any], extent: float) -> tuple[Float
             f"expected a decision (S, S) and maps (units, s, s), got {plane.shape} and "
             f"{[maps.shape for maps in columns]}"
         )
-    if not extent > 0:
-        raise ValueError(f"extent must be positive, got {extent}")
+    check_length("extent", extent)
     return plane, columns
 
 
 def _points(X: Any, y: Any, held_out: Any) -> tuple[Floats, Floats, Floats]:
-    points, classes = to_array(X, "X"), to_array(y, "y")
+    points, classes = points_of(X, y)
     hollow = np.zeros(len(points)) if held_out is None else to_array(held_out, "held_out")
-    if points.shape != (len(classes), 2) or hollow.shape != classes.shape:
+    if hollow.shape != classes.shape:
         raise ValueError(
-            f"expected X (N, 2) with N classes and marks, got {points.shape}, {classes.shape} and "
-            f"{hollow.shape}"
+            f"expected X (N, 2) with N marks in held_out, got {points.shape} and {hollow.shape}"
         )
     return points, classes, hollow
 
 
 def _colored(values: Floats, pixels: int, top: float) -> Image.Image:
-    """Color a map between -top and top, at the given size."""
+    """Color a map between -top and top in blue, white, red; no darker than the points."""
     scaled = values / top if top > 0 else values
-    index = np.clip(np.rint(127.5 + 127.5 * scaled), 0, 255).astype(np.uint8)
-    image = Image.fromarray(_colors()[index])
-    return image.resize((pixels, pixels), Image.Resampling.NEAREST)
+    return colored((1 + scaled) / 2, color_table("RdBu_r", 0.12, 0.88), pixels)
 
 
 def _draw_neuron(
@@ -143,29 +142,9 @@ def _draw_neuron(
         pen.line((at[0], far[1], far[0], at[1]), fill=MUTED)
 
 
-def _draw_points(
-    pen: ImageDraw.ImageDraw,
-    points: Floats,
-    classes: Floats,
-    hollow: Floats,
-    corner: tuple[int, int],
-) -> None:
-    """Draw the points, given in -1..1; those outside are left out."""
-    inside = (np.abs(points) < 0.985).all(axis=1)
-    places = (points * (1, -1) + 1) / 2 * LARGE + corner
-    for (x, y), label, empty in zip(places[inside], classes[inside], hollow[inside], strict=True):
+def _draw_points(pen: ImageDraw.ImageDraw, places: Floats, classes: Floats, hollow: Floats) -> None:
+    for (x, y), label, empty in zip(places, classes, hollow, strict=True):
         color = POSITIVE if label > 0 else NEGATIVE
         draw = pen.rectangle if label > 0 else pen.ellipse
         fill, edge = ("white", color) if empty else (color, "white")
         draw((x - 3, y - 3, x + 3, y + 3), fill=fill, outline=edge)
-
-
-@cache
-def _colors() -> Any:
-    """Return blue, white, red in 256 steps, (256, 3) uint8; no darker than the points."""
-    return (colormaps["RdBu_r"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
-
-
-@cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)

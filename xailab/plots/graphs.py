@@ -1,7 +1,6 @@
 """Networks with their numbers, expression graphs and diagrams of boxes and arrows."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,16 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from xailab.plots.arrays import Floats, to_array
-from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
-from xailab.plots.words import lead, number
+from xailab.plots.parts import (
+    Position,
+    draw_edges,
+    draw_layer_names,
+    draw_node,
+    network_words,
+    place_of,
+    rows_of,
+    weights_of,
+)
+from xailab.plots.pictures import INK, MUTED, Picture, new_figure, styled
+from xailab.plots.words import lead
 
-_MAX_NODES = 12
-_MAX_LABELS = 9  # edges of a gap; the numbers of more would cover each other
 # Light tints of the color-blind-safe cycle: dark text stays readable on each.
 _TINTS = ("#e8eef5", "#fde8d7", "#dff2ea", "#f7e6f0", "#fdf3d8", "#e9e9e9", "#dff1fb")
-_Position = tuple[float, float]
-_Nodes = Mapping[Hashable, _Position]
+_Nodes = Mapping[Hashable, Position]
 
 
 def network(
@@ -51,115 +56,32 @@ def network(
     Raises:
         ValueError: a count or a shape does not fit `sizes`, or a layer is too large to draw.
     """
-    values = _rows(node_values, sizes, "node_values")
-    names = _rows(node_names, sizes, "node_names")
-    weights = _weights(edge_values, sizes)
+    values = rows_of(node_values, sizes, "node_values")
+    names = rows_of(node_names, sizes, "node_names")
+    weights = weights_of(edge_values, sizes)
     if layer_names is not None and len(layer_names) != len(sizes):
         raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
     with styled():
         step = 0.9 if values or names or weights else 0.6
         figure = new_figure(1.9 * len(sizes) + 0.4, step * max(sizes) + 0.8, title)
         ax = _canvas(figure)
-        _draw_edges(ax, sizes, weights)
+        draw_edges(ax, sizes, weights)
         for layer, size in enumerate(sizes):
             for i in range(size):
                 mark = (layer, i) in set(highlight)
-                _draw_node(ax, _at(sizes, layer, i), _text(values, layer, i), mark)
-                _draw_name(ax, _at(sizes, layer, i), _text(names, layer, i))
-        _draw_layer_names(ax, sizes, layer_names)
+                draw_node(ax, place_of(sizes, layer, i), _text(values, layer, i), mark)
+                _draw_name(ax, place_of(sizes, layer, i), _text(names, layer, i))
+        draw_layer_names(ax, sizes, layer_names)
         _fit(ax, sizes, bool(layer_names), node_names is not None)
-    return Picture(figure, alt or lead(title) + _network_words(sizes, values, weights))
-
-
-def _rows(rows: Any, sizes: Sequence[int], name: str) -> list[list[str]] | None:
-    if rows is None:
-        return None
-    texts = [[_short(value) for value in row] for row in rows]
-    if [len(row) for row in texts] != list(sizes):
-        raise ValueError(f"{name}: expected rows of {list(sizes)}, got {[len(t) for t in texts]}")
-    return texts
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else number(float(value))
-
-
-def _weights(matrices: Any, sizes: Sequence[int]) -> list[Floats] | None:
-    if len(sizes) < 2 or not all(1 <= size <= _MAX_NODES for size in sizes):
-        raise ValueError(
-            f"sizes: expected at least two layers of 1 to {_MAX_NODES} nodes, got {list(sizes)}; "
-            "draw a part of a larger network"
-        )
-    if matrices is None:
-        return None
-    arrays = [to_array(matrix, "edge_values") for matrix in matrices]
-    expected = list(pairwise(sizes))
-    if [array.shape for array in arrays] != expected:
-        raise ValueError(
-            f"edge_values: expected shapes {expected}, (from, to), got "
-            f"{[array.shape for array in arrays]}; a torch weight is (to, from): transpose it"
-        )
-    return arrays
+    return Picture(figure, alt or lead(title) + network_words(sizes, values, weights))
 
 
 def _text(rows: list[list[str]] | None, layer: int, i: int) -> str:
     return "" if rows is None else rows[layer][i]
 
 
-def _at(sizes: Sequence[int], layer: int, i: int) -> _Position:
-    return 2.0 * layer, (sizes[layer] - 1) / 2 - i
-
-
-def _draw_edges(ax: Axes, sizes: Sequence[int], weights: list[Floats] | None) -> None:
-    largest = max((np.abs(w).max() for w in weights), default=1.0) or 1.0 if weights else 1.0
-    for layer in range(len(sizes) - 1):
-        for i, j in np.ndindex(sizes[layer], sizes[layer + 1]):
-            ends = _at(sizes, layer, i), _at(sizes, layer + 1, j)
-            if weights is None:
-                _draw_edge(ax, *ends, MUTED, 1.0, "-")
-                continue
-            weight = float(weights[layer][i, j])
-            style = (POSITIVE, "-") if weight >= 0 else (NEGATIVE, "--")
-            _draw_edge(ax, *ends, style[0], 0.8 + 2.2 * abs(weight) / largest, style[1])
-            if weights[layer].size <= _MAX_LABELS:
-                _draw_weight(ax, *ends, weight, style[0], j / max(1, sizes[layer + 1] - 1))
-
-
-def _draw_edge(
-    ax: Axes, start: _Position, end: _Position, color: str, width: float, line: str
-) -> None:
-    ax.plot(*zip(start, end, strict=True), color=color, linewidth=width, linestyle=line, zorder=1)
-
-
-def _draw_weight(
-    ax: Axes, start: _Position, end: _Position, weight: float, color: str, turn: float
-) -> None:
-    """Write the weight nearer to the start, a little farther along for each next edge."""
-    share = 0.26 + 0.14 * turn
-    x, y = (a + share * (b - a) for a, b in zip(start, end, strict=True))
-    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-    ax.text(x, y, number(weight), color=color, fontsize=9, ha="center", va="center", bbox=box)
-
-
-def _draw_node(ax: Axes, at: _Position, text: str, mark: bool) -> None:
-    ax.scatter(
-        *at,
-        s=1500,
-        facecolor="#fff4d6" if mark else "white",
-        edgecolor=INK,
-        linewidth=3 if mark else 1.3,
-        zorder=2,
-    )
-    ax.text(*at, text, ha="center", va="center", fontsize=9.5, zorder=3)
-
-
-def _draw_name(ax: Axes, at: _Position, name: str) -> None:
+def _draw_name(ax: Axes, at: Position, name: str) -> None:
     ax.text(at[0], at[1] - 0.36, name, ha="center", va="top", fontsize=9, color=MUTED)
-
-
-def _draw_layer_names(ax: Axes, sizes: Sequence[int], names: Sequence[str] | None) -> None:
-    for layer, name in enumerate(names or ()):
-        ax.text(2.0 * layer, max(sizes) / 2, name, ha="center", va="bottom", fontweight="bold")
 
 
 def _fit(ax: Axes, sizes: Sequence[int], above: bool, below: bool) -> None:
@@ -168,24 +90,12 @@ def _fit(ax: Axes, sizes: Sequence[int], above: bool, below: bool) -> None:
     ax.set_ylim(-half - (0.1 if below else 0), half + (0.35 if above else 0))
 
 
-def _network_words(
-    sizes: Sequence[int], values: list[list[str]] | None, weights: list[Floats] | None
-) -> str:
-    words = f"A network with layers of {', '.join(map(str, sizes))} nodes."
-    for layer, row in enumerate(values or ()):
-        words += f" Values of layer {layer + 1}: {', '.join(' '.join(v.split()) for v in row)}."
-    for layer, matrix in enumerate(weights or ()):
-        rows = "; ".join(", ".join(number(w) for w in row) for row in matrix)
-        words += f" Weights from layer {layer + 1} to {layer + 2}, one row a start node: {rows}."
-    return words
-
-
 def graph(
     edges: Iterable[Sequence[Any]],
     labels: Mapping[Any, str] | None = None,
     *,
     title: str,
-    positions: Mapping[Any, _Position] | str | None = None,
+    positions: Mapping[Any, Position] | str | None = None,
     groups: Mapping[Any, str] | None = None,
     highlight: Iterable[Any] = (),
     alt: str | None = None,
@@ -231,7 +141,7 @@ def _arrow(edge: Sequence[Any]) -> tuple[Any, Any, str]:
     return edge[0], edge[1], str(edge[2]) if len(edge) == 3 else ""
 
 
-def _given(positions: Any, nodes: Sequence[Any]) -> dict[Any, _Position]:
+def _given(positions: Any, nodes: Sequence[Any]) -> dict[Any, Position]:
     if isinstance(positions, str):
         raise ValueError(f"graph: positions: expected 'layered' or a mapping, got {positions!r}")
     if missing := [node for node in nodes if node not in positions]:
@@ -239,7 +149,7 @@ def _given(positions: Any, nodes: Sequence[Any]) -> dict[Any, _Position]:
     return {node: (float(positions[node][0]), float(positions[node][1])) for node in nodes}
 
 
-def _layered(arrows: Sequence[tuple[Any, Any, str]]) -> dict[Any, _Position]:
+def _layered(arrows: Sequence[tuple[Any, Any, str]]) -> dict[Any, Position]:
     """Put each node right of all its sources, and near the height of its sources' mean."""
     import networkx as nx
 
@@ -248,7 +158,7 @@ def _layered(arrows: Sequence[tuple[Any, Any, str]]) -> dict[Any, _Position]:
         raise ValueError(
             f"graph: the arrows run in a circle, {nx.find_cycle(directed)}; give positions"
         )
-    places: dict[Any, _Position] = {}
+    places: dict[Any, Position] = {}
     column = _columns(directed)
     for x in range(max(column.values()) + 1):
         layer = [node for node in directed if column[node] == x]
@@ -322,7 +232,7 @@ def _tint(node: Any, groups: Mapping[Any, str] | None) -> str:
     return _TINTS[list(dict.fromkeys(groups.values())).index(groups[node]) % len(_TINTS)]
 
 
-def _draw_box(ax: Axes, at: _Position, text: str, tint: str, mark: bool) -> Text:
+def _draw_box(ax: Axes, at: Position, text: str, tint: str, mark: bool) -> Text:
     box = {
         "boxstyle": "round,pad=0.45",
         "facecolor": tint,

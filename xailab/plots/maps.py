@@ -5,21 +5,26 @@ from math import ceil, sqrt
 from textwrap import fill
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from xailab.plots.arrays import Floats, check_proportions, to_image, to_map
+from xailab.plots.parts import (
+    COLUMNS,
+    check_count,
+    common_scale,
+    draw_bar,
+    draw_map,
+    limit_of,
+    map_colors,
+    outline,
+    several,
+)
 from xailab.plots.pictures import Picture, new_figure, styled
 from xailab.plots.words import describe, lead
 
-_COLUMNS = 5
 _AREA = 14  # square inches of all panels: what 60 kB of photo can fill
-_OUTLIERS = 99.5  # percentile at which the scale of a large map ends
-_LARGE = 1000  # cells; below this every single value may matter
 
 
 def heatmap(
@@ -92,14 +97,14 @@ def compare(
             number of maps.
     """
     values = [
-        to_map(one, f"maps[{i}]", channel_axis) for i, one in enumerate(_several(maps, "maps"))
+        to_map(one, f"maps[{i}]", channel_axis) for i, one in enumerate(several(maps, "maps"))
     ]
-    _check_count(titles, len(values), "titles")
+    check_count(titles, len(values), "titles")
     photos = list(over) if isinstance(over, list | tuple) else [over] * len(values)
-    _check_count(photos, len(values), "photos in over")
+    check_count(photos, len(values), "photos in over")
     words = [describe(v, name=name, mask=mask) for v, name in zip(values, titles, strict=True)]
     if not shared:
-        values = [v / (_limit(v) or 1.0) for v in values]
+        values = [v / (limit_of(v) or 1.0) for v in values]
         label = "relative to\neach map's top"
     sentence = alt or lead(title) + " ".join(words)
     with styled():
@@ -126,9 +131,9 @@ def images(
     Raises:
         What `heatmap` raises of a photo; ValueError for no picture or other than one title each.
     """
-    several = enumerate(_several(images, "images"))
-    pictures = [to_image(one, f"images[{i}]", channel_axis) for i, one in several]
-    _check_count(titles, len(pictures), "titles")
+    given = enumerate(several(images, "images"))
+    pictures = [to_image(one, f"images[{i}]", channel_axis) for i, one in given]
+    check_count(titles, len(pictures), "titles")
     with styled():
         figure, axes = _panels(len(pictures), pictures[0].shape[:2], title, titles)
         for ax, image in zip(axes, pictures, strict=True):
@@ -136,18 +141,6 @@ def images(
     count = f"{len(pictures)} pictures: " if len(pictures) > 1 else ""
     sentence = alt or f"{lead(title)}{count}{', '.join(titles)}."
     return Picture(figure, sentence, photo=True)
-
-
-def _several(items: Any, name: str) -> Sequence[Any]:
-    if len(items) == 0:
-        raise ValueError(f"{name}: nothing to draw, the list is empty")
-    return items
-
-
-def _check_count(items: Sequence[Any], expected: int, name: str) -> None:
-    if isinstance(items, str) or len(items) != expected:
-        got = "one string" if isinstance(items, str) else len(items)
-        raise ValueError(f"{name}: expected a list of {expected}, one a panel, got {got}")
 
 
 def _grid(
@@ -167,27 +160,14 @@ def _grid(
             check_proportions(region.shape, (values if photo is None else photo).shape, "mask")
     first = maps[0] if backgrounds[0] is None else backgrounds[0]
     figure, axes = _panels(len(maps), first.shape[:2], title, titles, bar=True)
-    scale, extend = _scale(maps)
-    colors = _colors(signed=scale.vmin < 0, see_through=any(b is not None for b in backgrounds))
+    scale, extend = common_scale(maps)
+    colors = map_colors(signed=scale.vmin < 0, see_through=any(b is not None for b in backgrounds))
     for ax, values, photo in zip(axes, maps, backgrounds, strict=True):
-        _draw_map(ax, values, photo, scale, colors)
+        draw_map(ax, values, photo, scale, colors)
         if region is not None:
-            _outline(ax, region)
-    _draw_bar(figure, axes, ScalarMappable(scale, colors), label, extend)
+            outline(ax, region)
+    draw_bar(figure, axes, ScalarMappable(scale, colors), label, extend)
     return figure
-
-
-def _draw_bar(
-    figure: Figure, axes: Sequence[Axes], colors: ScalarMappable, label: str, extend: str
-) -> None:
-    """Draw one color bar for all panels: as high as the last one, or beside several rows."""
-    if len(axes) <= _COLUMNS:
-        box = (1.04, 0, {1: 0.035, 2: 0.05}.get(len(axes), 0.07), 1)
-        bar = figure.colorbar(colors, cax=axes[-1].inset_axes(box), extend=extend)
-    else:
-        bar = figure.colorbar(colors, ax=list(axes), extend=extend, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
 
 
 def _panels(
@@ -198,7 +178,7 @@ def _panels(
     bar: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with empty panels of the picture's proportions."""
-    rows = ceil(count / _COLUMNS)
+    rows = ceil(count / COLUMNS)
     columns = ceil(count / rows)
     ratio = min(max(shape[0] / shape[1], 0.1), 1.6)
     width = min(4.2, 8.2 / columns, sqrt(_AREA / (count * ratio)))
@@ -215,59 +195,3 @@ def _panels(
         # A given height spares matplotlib the search for ticks in the way: half the drawing time.
         ax.set_title(fill(text, max(8, int(width * 12))), fontsize=10, y=1.0)
     return figure, axes[:count]
-
-
-def _scale(maps: Sequence[Floats]) -> tuple[Any, str]:
-    """Return the common scale, centered at zero if any value is negative, and its open ends."""
-    limit = max(_limit(values) for values in maps) or 1.0
-    signed = min(values.min() for values in maps) < 0
-    cut = max(np.abs(values).max() for values in maps) > limit
-    ends = ("both" if signed else "max") if cut else "neither"
-    return Normalize(-limit if signed else 0.0, limit), ends
-
-
-def _limit(values: Floats) -> float:
-    """Return where the scale of a map ends: at its largest value, or below a few outliers."""
-    largest = float(np.abs(values).max())
-    if values.size <= _LARGE:
-        return largest
-    return float(np.percentile(np.abs(values), _OUTLIERS)) or largest
-
-
-def _colors(*, signed: bool, see_through: bool) -> Colormap:
-    """Return the color map; over a photo its alpha grows with the value, in the bar as well."""
-    base = colormaps["RdBu_r" if signed else "inferno"]
-    if not see_through:
-        return base
-    table = base(np.linspace(0, 1, 256))
-    strength = np.abs(np.linspace(-1, 1, 256)) if signed else np.linspace(0, 1, 256)
-    table[:, 3] = 0.85 * strength**0.5
-    return ListedColormap(table)
-
-
-def _draw_map(
-    ax: Axes, values: Floats, photo: Floats | None, scale: Normalize, colors: Colormap
-) -> None:
-    height, width = (values if photo is None else photo).shape[:2]
-    box = (0, width, height, 0)
-    if photo is not None:
-        # Grey, so that no hue competes with the map, and neither black nor white, on which the
-        # pale colors near zero of a signed map would vanish.
-        low, high = (0.4, 0.95) if (scale.vmin or 0) < 0 else (0.1, 0.9)
-        grey = low + (high - low) * photo @ np.array([0.299, 0.587, 0.114])
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=box)
-    ax.imshow(values, cmap=colors, norm=scale, extent=box, interpolation="nearest")
-
-
-def _outline(ax: Axes, mask: Floats) -> None:
-    """Draw the border of the true region: white on black is seen on any picture."""
-    left, right = ax.get_xlim()
-    bottom, top = ax.get_ylim()
-    repeat = ceil(256 / max(mask.shape))  # contours cut corners; of small cells nobody sees it
-    padded = np.pad(np.kron(mask > 0, np.ones((repeat, repeat))), 1)
-    rows, columns = (size - 2 for size in padded.shape)
-    x = (np.arange(columns + 2) - 0.5) * (right - left) / columns
-    y = (np.arange(rows + 2) - 0.5) * (bottom - top) / rows
-    for color, width in (("black", 3.5), ("white", 1.5)):
-        ax.contour(x, y, padded, levels=[0.5], colors=color, linewidths=width)
-    ax.set(xlim=(left, right), ylim=(bottom, top))

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -13,7 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from PIL import Image
 
-from xailab.core.files import write_atomically
+from xailab.plots.saving import save_as
 
 BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
 _DPI = (96, 84, 72)
@@ -33,6 +34,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.titlesize": 10.5,
     "font.size": 10,
+    "pdf.fonttype": 42,  # letters stay letters, which can be searched and read out
     "svg.fonttype": "none",
     "svg.hashsalt": "xailab",  # the same picture gives the same file
     "text.color": INK,
@@ -104,15 +106,12 @@ class Picture:
         return smallest
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture to a `.png` or `.svg` file, whole or not at all.
+        """Write the picture to a `.png`, `.svg` or `.pdf` file, whole or not at all.
 
         Raises:
-            ValueError: the suffix is neither.
+            ValueError: another suffix.
         """
-        path = Path(path)
-        if path.suffix not in (".png", ".svg"):
-            raise ValueError(f"expected a path ending in .png or .svg, got {path.name!r}")
-        return write_atomically(path, self.png() if path.suffix == ".png" else self._svg())
+        return save_as(path, {".png": self.png, ".svg": self._svg, ".pdf": self._pdf})
 
     def mimebundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the data and the metadata of one notebook output that shows the picture."""
@@ -124,6 +123,9 @@ class Picture:
     def _svg(self) -> bytes:
         return _rendered(self.figure, "svg", metadata={"Date": None, "Title": self.alt})
 
+    def _pdf(self) -> bytes:
+        return _rendered(self.figure, "pdf", metadata={"CreationDate": None, "Title": self.alt})
+
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
@@ -134,8 +136,6 @@ class Picture:
 
 def say(sentence: str) -> None:
     """Show a picture's sentence under it, for every reader: "In words: ..."."""
-    from html import escape
-
     from IPython.core.getipython import get_ipython
     from IPython.display import display
 

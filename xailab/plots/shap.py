@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xailab.plots.arrays import Floats, to_array
 from xailab.plots.pictures import INK, MUTED, NEGATIVE, POSITIVE, Picture, new_figure, styled
+from xailab.plots.saving import html_page, save_as
 from xailab.plots.words import lead, number
 
 _LINE = 0.5  # height of a label in a force picture, its arrows being 1 high
@@ -349,6 +352,15 @@ class Tokens:
     words: tuple[str, ...]
     weights: tuple[float, ...]
     title: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the text to a `.html` or `.txt` file, whole or not at all.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        page = partial(html_page, self.title, self._repr_html_())
+        return save_as(path, {".html": page, ".txt": lambda: f"{self!r}\n"})
 
     def _repr_html_(self) -> str:
         top = max(map(abs, self.weights)) or 1.0

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xailab.plots.arrays import Floats, to_map
-from xailab.plots.maps import _check_count, _colors, _limit, _outline, _scale, _several
+from xailab.plots.parts import check_count, common_scale, limit_of, map_colors, outline, several
 from xailab.plots.pictures import Picture, new_figure, styled
 from xailab.plots.words import lead, number, percent
 
@@ -45,19 +45,19 @@ def spectrograms(
     Raises:
         ValueError: no map, NaN, or the number of titles or masks differs from that of maps.
     """
-    values = [to_map(one, f"maps[{i}]") for i, one in enumerate(_several(maps, "maps"))]
-    _check_count(titles, len(values), "titles")
+    values = [to_map(one, f"maps[{i}]") for i, one in enumerate(several(maps, "maps"))]
+    check_count(titles, len(values), "titles")
     outlines: list[Any] = [
         to_map(mask, f"masks[{i}]") > 0 for i, mask in enumerate([] if masks is None else masks)
     ]
     if masks is not None:
-        _check_count(outlines, len(values), "masks")
+        check_count(outlines, len(values), "masks")
     panels = list(zip(titles, values, outlines or [None] * len(values), strict=True))
     words = " ".join(
         f"{name}: {_words(v, seconds, hertz)}{_inside(v, mask)}." for name, v, mask in panels
     )
     if not shared:
-        panels = [(name, v / (_limit(v) or 1.0), mask) for name, v, mask in panels]
+        panels = [(name, v / (limit_of(v) or 1.0), mask) for name, v, mask in panels]
         label = "relative to each map's top"
     with styled():
         figure = _drawn(panels, (0, seconds, hertz, 0), title, label)
@@ -68,8 +68,8 @@ def _drawn(panels: list[_Panel], box: tuple[float, ...], title: str, label: str)
     """Draw (name, map, true place) side by side, with one color bar."""
     figure = new_figure(min(3.1 * len(panels), 9) + 1.2, 3.1, title)
     axes = list(figure.subplots(1, len(panels), squeeze=False).flat)
-    scale, extend = _scale([values for _, values, _ in panels])
-    colors = _colors(signed=scale.vmin < 0, see_through=False)
+    scale, extend = common_scale([values for _, values, _ in panels])
+    colors = map_colors(signed=scale.vmin < 0, see_through=False)
     for ax, (name, values, mask) in zip(axes, panels, strict=True):
         image = ax.imshow(values, cmap=colors, norm=scale, extent=box, aspect="auto")
         image.set_interpolation("nearest")
@@ -82,7 +82,7 @@ def _drawn(panels: list[_Panel], box: tuple[float, ...], title: str, label: str)
 def _finish(ax: Axes, mask: Any, name: str) -> None:
     """Outline the true place while row 0 is at the top, as in pictures; then turn Hz upward."""
     if mask is not None:
-        _outline(ax, mask)
+        outline(ax, mask)
     ax.invert_yaxis()
     ax.set_title(name, fontsize=10)
     ax.set_xlabel("seconds")

@@ -1,23 +1,31 @@
 """Numbers over a plane: side by side on one scale, under the points that a model learnt from.
 
-As in `boundaries`, the picture is composed pixel by pixel, so that a live widget can redraw it many
-times a second; `surfaces` puts the same picture into a figure.
+`surface_raster` is for live widgets; `surfaces` puts the same picture into a figure.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from xailab.plots.arrays import Floats, to_array
-from xailab.plots.boundaries import LARGE, _font
-from xailab.plots.pictures import INK, Picture, new_figure, styled
+from xailab.plots.pages import (
+    LARGE,
+    TOP,
+    check_length,
+    color_table,
+    colored,
+    on_plane,
+    page_picture,
+    points_of,
+    write,
+)
+from xailab.plots.pictures import Picture
 from xailab.plots.words import lead, number
 
-_GAP, _TOP, _DPI = 8, 18, 96
+_GAP = 8
+_SCALE = "viridis"
 _LIGHT = "#9ecae1", "#fb6a4a"  # blue and red that can be seen on the dark end of the scale
 _BAR = 14, 56  # width of the color bar, and of its place with the numbers
 
@@ -51,22 +59,21 @@ def surface_raster(
             or ring that is not positive.
     """
     planes = {name: _checked(one, name) for name, one in values.items()}
-    points, classes = to_array(X, "X"), to_array(y, "y")
+    points, classes = points_of(X, y)
     if not planes:
         raise ValueError("nothing to draw, there are no values")
-    if points.shape != (len(classes), 2):
-        raise ValueError(f"expected X (N, 2) with N classes, got {points.shape}, {classes.shape}")
     for name, one in (("extent", extent), ("top", top), ("ring", ring)):
-        if one is not None and not one > 0:
-            raise ValueError(f"{name} must be positive, got {one}")
+        if one is not None:
+            check_length(name, one)
     end = top or max(float(one.max()) for one in planes.values()) or 1.0
-    page = Image.new("RGB", (len(planes) * (LARGE + _GAP) + sum(_BAR), _TOP + LARGE), "white")
+    page = Image.new("RGB", (len(planes) * (LARGE + _GAP) + sum(_BAR), TOP + LARGE), "white")
     pen = ImageDraw.Draw(page)
     for i, (name, plane) in enumerate(planes.items()):
-        corner = i * (LARGE + _GAP), _TOP
-        pen.text((corner[0], 2), name, fill=INK, font=_font(12))
-        page.paste(_colored(plane / end), corner)
-        _draw_dots(page, points / extent, classes, corner)
+        corner = i * (LARGE + _GAP), TOP
+        write(pen, (corner[0], 2), name, 12)
+        page.paste(colored(plane / end, color_table(_SCALE), LARGE), corner)
+        inside, places = on_plane(points, extent, corner)
+        _draw_dots(pen, places, classes[inside])
         if ring is not None:
             _draw_ring(pen, corner, ring / extent)
     _draw_bar(page, pen, len(planes) * (LARGE + _GAP), end, label)
@@ -93,12 +100,7 @@ def surfaces(
         alt: the text alternative; without it mean and largest value of each are named.
     """
     raster = surface_raster(values, X, y, extent=extent, top=top, ring=ring, label=label)
-    with styled():
-        figure = new_figure(raster.width / _DPI, raster.height / _DPI + 0.35, title)
-        ax = figure.subplots()
-        ax.imshow(raster, interpolation="nearest")
-        ax.axis("off")
-    return Picture(figure, alt or lead(title) + describe_surfaces(values, label))
+    return page_picture(raster, title, alt or lead(title) + describe_surfaces(values, label))
 
 
 def describe_surfaces(values: Mapping[str, Any], label: str = "nats") -> str:
@@ -124,18 +126,8 @@ def _checked(values: Any, name: str) -> Floats:
     return plane
 
 
-def _colored(shares: Floats) -> Image.Image:
-    """Color numbers of which 1 is the end of the scale, at the size of a plane."""
-    index = np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8)
-    return Image.fromarray(_colors()[index]).resize((LARGE, LARGE), Image.Resampling.NEAREST)
-
-
-def _draw_dots(page: Image.Image, points: Floats, classes: Floats, corner: tuple[int, int]) -> None:
-    """Draw the points, given in -1..1, over what lies under them."""
-    inside = (np.abs(points) < 0.985).all(axis=1)
-    places = np.rint((points * (1, -1) + 1) / 2 * LARGE + corner).astype(int)
-    pen = ImageDraw.Draw(page)
-    for (x, y), label in zip(places[inside].tolist(), classes[inside], strict=True):
+def _draw_dots(pen: ImageDraw.ImageDraw, places: Floats, classes: Floats) -> None:
+    for (x, y), label in zip(np.rint(places).astype(int).tolist(), classes, strict=True):
         if label > 0:
             pen.rectangle((x - 1, y - 1, x + 1, y + 1), fill=_LIGHT[1])
         else:
@@ -154,14 +146,8 @@ def _draw_ring(pen: ImageDraw.ImageDraw, corner: tuple[int, int], radius: float)
 def _draw_bar(
     page: Image.Image, pen: ImageDraw.ImageDraw, left: int, end: float, label: str
 ) -> None:
-    shades = np.repeat(_colors()[::-1][:, None], _BAR[0], axis=1)
-    page.paste(Image.fromarray(shades).resize((_BAR[0], LARGE)), (left, _TOP))
-    pen.text((left, 2), label, fill=INK, font=_font(11))
-    for share, place in ((1, _TOP), (0.5, _TOP + LARGE // 2 - 6), (0, _TOP + LARGE - 13)):
-        pen.text((left + _BAR[0] + 4, place), f"{share * end:.2g}", fill=INK, font=_font(11))
-
-
-@cache
-def _colors() -> Any:
-    """Return viridis in 256 steps, (256, 3) uint8."""
-    return (colormaps["viridis"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    shades = np.repeat(color_table(_SCALE)[::-1][:, None], _BAR[0], axis=1)
+    page.paste(Image.fromarray(shades).resize((_BAR[0], LARGE)), (left, TOP))
+    write(pen, (left, 2), label)
+    for share, place in ((1, TOP), (0.5, TOP + LARGE // 2 - 6), (0, TOP + LARGE - 13)):
+        write(pen, (left + _BAR[0] + 4, place), f"{share * end:.2g}")

@@ -1,9 +1,15 @@
 """Tables a screen reader can walk through."""
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any
+
+from xailab.plots.saving import html_page, save_as
 
 
 @dataclass(frozen=True)
@@ -13,6 +19,20 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table to a `.html`, `.csv` or `.txt` file, whole or not at all.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        page = partial(html_page, self.title, self._repr_html_())
+        return save_as(path, {".html": page, ".csv": self._csv, ".txt": lambda: f"{self!r}\n"})
+
+    def _csv(self) -> str:
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([self.columns, *self.rows])
+        return lines.getvalue()
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)

@@ -12,16 +12,19 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from xailab.plots.arrays import Floats, to_image, to_map
-from xailab.plots.graphs import (
-    _at,
-    _draw_edges,
-    _draw_layer_names,
-    _draw_node,
-    _network_words,
-    _rows,
-    _weights,
+from xailab.plots.parts import (
+    common_scale,
+    draw_bar,
+    draw_edges,
+    draw_layer_names,
+    draw_map,
+    draw_node,
+    map_colors,
+    network_words,
+    place_of,
+    rows_of,
+    weights_of,
 )
-from xailab.plots.maps import _colors, _draw_bar, _draw_map, _scale
 from xailab.plots.pictures import CYCLE, MUTED, Picture, new_figure, styled
 from xailab.plots.words import describe, lead
 
@@ -140,12 +143,12 @@ def _card(
     figure = new_figure(8.2, 3.7, title)
     parts: Any = figure.subfigures(1, 2, width_ratios=[1.15, 1])
     left, right = parts
-    scale, extend = _scale([values])
-    colors = _colors(signed=scale.vmin < 0, see_through=True)
+    scale, extend = common_scale([values])
+    colors = map_colors(signed=scale.vmin < 0, see_through=True)
     ax = left.subplots()
     ax.set_axis_off()
-    _draw_map(ax, values, photo, scale, colors)
-    _draw_bar(left, [ax], ScalarMappable(scale, colors), label, extend)
+    draw_map(ax, values, photo, scale, colors)
+    draw_bar(left, [ax], ScalarMappable(scale, colors), label, extend)
     rows = 1 if len(pictures) == 1 else 2
     axes = list(right.subplots(rows, -(-len(pictures) // rows), squeeze=False).flat)
     for ax in axes:
@@ -182,7 +185,7 @@ def evidence(
         ValueError: counts or shapes do not fit each other.
     """
     sizes = [len(row) for row in pictures]
-    texts, matrices = _rows(captions, sizes, "captions"), _weights(weights, sizes)
+    texts, matrices = rows_of(captions, sizes, "captions"), weights_of(weights, sizes)
     if layer_names is not None and len(layer_names) != len(sizes):
         raise ValueError(f"layer_names: expected {len(sizes)}, got {len(layer_names)}")
     with styled():
@@ -190,21 +193,21 @@ def evidence(
         figure = new_figure(_COLUMN * wide, _ROW * high + 0.4, title)
         ax = figure.subplots()
         ax.set_axis_off()
-        _draw_edges(ax, sizes, matrices)
+        draw_edges(ax, sizes, matrices)
         for layer, row in enumerate(pictures):
             for i, picture in enumerate(row):
-                _draw_unit(ax, _at(sizes, layer, i), picture, texts[layer][i] if texts else "")
-        _draw_layer_names(ax, sizes, layer_names)
+                _draw_unit(ax, place_of(sizes, layer, i), picture, texts[layer][i] if texts else "")
+        draw_layer_names(ax, sizes, layer_names)
         half = max(sizes) / 2
         ax.set(xlim=(-0.5, wide - 0.5), ylim=(-half - 0.25, half + 0.2), aspect="auto")
-    words = alt or lead(title) + _network_words(sizes, texts, matrices)
+    words = alt or lead(title) + network_words(sizes, texts, matrices)
     return Picture(figure, words, photo=True)
 
 
 def _draw_unit(ax: Axes, at: tuple[float, float], picture: Any, caption: str) -> None:
     """Draw what excites a unit with its caption below, or its caption in a circle."""
     if picture is None:
-        _draw_node(ax, at, caption, mark=True)
+        draw_node(ax, at, caption, mark=True)
         return
     half = _THUMB / 2
     wide = half * _ROW / _COLUMN  # so that it comes out square
