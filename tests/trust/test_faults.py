@@ -214,7 +214,7 @@ def test_a_fault_that_hits_nothing_is_refused_when_the_block_ends(fault: Any) ->
     options = {"bit": 3} if fault is flip_bits else {"value": 0.0}
     with unchanged(model, x):
         with (
-            pytest.raises(ValueError, match="'spare' did not run: the fault hit nothing"),
+            pytest.raises(ValueError, match="'spare' did not run.*nothing was changed"),
             fault(model, "spare", where="activation", **options),
             frozen(model),
         ):

@@ -16,7 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from xailab.core.checks import check_input, check_positive
-from xailab.core.layers import capture, find_layer, output_of
+from xailab.core.layers import capture, find_layer, units_axis, units_of
+from xailab.core.outputs import as_array, probabilities_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
 
@@ -29,7 +30,8 @@ class Monitor:
     r"""Raise an alarm when the last batches no longer look like the reference.
 
     Each row is given three numbers: the distance to the nearest reference input, the share of
-    units outside their reference range, and the highest probability (0 if it is NaN). The rows of
+    units outside their reference range, and the highest probability (0 if it is NaN; of one logit
+    that of the likelier class). The rows of
     the last few batches are compared with reference rows by the two-sample Kolmogorov-Smirnov
     test:
 
@@ -41,8 +43,8 @@ class Monitor:
     a time per row beyond `slack` times the slowest reference batch.
 
     Args:
-        model: maps (N, ...) to logits (N, K).
-        layers: dotted names of the layers whose activations are watched.
+        model: maps (N, ...) to logits (N, K), or to one logit of a binary network.
+        layers: dotted names of the layers whose activations are watched; one may stand alone.
         false_alarms: $\alpha$, for a batch, in (0, 1).
         window: how many batches are judged together: more see weaker drift, and see it later.
         slack: of the latency.
@@ -72,21 +74,22 @@ class Monitor:
         self,
         model: nn.Module,
         *,
-        layers: Sequence[str],
+        layers: str | Sequence[str],
         false_alarms: float = 0.01,
         window: int = 1,
         slack: float = 3.0,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        for layer in layers:
+        names = list(layers) if isinstance(layers, list | tuple) else [layers]
+        for layer in names:
             find_layer(model, layer)
-        if isinstance(layers, str) or len(layers) == 0:
+        if not names:
             raise ValueError(f"layers must be a list of names, got {layers!r}")
         if not 0 < false_alarms < 1:
             raise ValueError(f"false_alarms must lie between 0 and 1, got {false_alarms}")
         if not slack >= 1:
             raise ValueError(f"slack must be at least 1, got {slack}")
-        self.model, self.layers, self.clock = model, list(layers), clock
+        self.model, self.layers, self.clock = model, names, clock
         self.false_alarms, self.slack = false_alarms, slack
         self.window = check_positive("window", window)
 
@@ -104,11 +107,15 @@ class Monitor:
             The monitor itself.
 
         Raises:
-            TypeError, ValueError: as `saliency` for x; fewer than 4 rows, `batch_size` below 1.
+            TypeError, ValueError: as `saliency` for x; fewer than 4 rows, `batch_size` below 1, a
+                layer of which nothing tells which axis holds its units.
         """
         size, rows = check_positive("batch_size", batch_size), check_input(self.model, x).detach()
         if len(rows) < 4:
             raise ValueError(f"the reference needs at least 4 rows, got {len(rows)}")
+        self.__dict__.pop("_reference", None)  # nothing is judged by half a reference
+        self._shape = rows.shape[1:]
+        self._axes = {layer: units_axis(self.model, layer, rows) for layer in self.layers}
         known, rest = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         self._neighbors = NearestNeighbors(n_neighbors=1).fit(_flat(known))
         seen = [self._activations(batch) for batch in known.split(size)]
@@ -132,12 +139,16 @@ class Monitor:
             "latency") to a sentence. Empty, and so false, while all is well.
 
         Raises:
-            TypeError, ValueError: as `saliency` for x.
+            TypeError, ValueError: as `saliency` for x; rows of another shape than the reference.
             RuntimeError: `fit` has not been called.
         """
         if not hasattr(self, "_reference"):
             raise RuntimeError("the monitor has no reference yet: call fit first")
-        frame, seconds = self._look(check_input(self.model, x).detach())
+        if check_input(self.model, x).shape[1:] != self._shape:
+            raise ValueError(
+                f"the reference has rows of shape {tuple(self._shape)}, got {tuple(x.shape[1:])}"
+            )
+        frame, seconds = self._look(x.detach())
         self._recent.append(frame)
         now, then = pd.concat(list(self._recent)), self._reference
         p = {name: float(ks_2samp(now[name], then[name]).pvalue) for name in _TESTED}
@@ -162,7 +173,7 @@ class Monitor:
         activations, logits, seconds = self._activations(x)
         outside = ~((activations >= self._low) & (activations <= self._high))  # NaN is outside
         distance, _ = self._neighbors.kneighbors(_flat(x))
-        confidence = logits.double().softmax(1).amax(1).cpu().numpy()
+        confidence = as_array(probabilities_of(logits.double()).amax(1))
         columns = (distance[:, 0], outside.mean(1), np.nan_to_num(confidence, nan=0.0))
         return pd.DataFrame(dict(zip(_TESTED, columns, strict=True))), seconds
 
@@ -172,10 +183,10 @@ class Monitor:
             began = self.clock()
             logits = outputs_of(self.model, x)
             seconds = (self.clock() - began) / len(x)
-        outputs = [output_of(kept, layer, len(x)) for layer in self.layers]
-        units = [each if each.ndim == 2 else each.flatten(2).mean(2) for each in outputs]
-        return torch.cat(units, dim=1).cpu().numpy(), logits, seconds
+        outputs = [units_of(kept, layer, len(x), axis) for layer, axis in self._axes.items()]
+        units = [each.unsqueeze(-1).flatten(2).double().mean(2) for each in outputs]
+        return as_array(torch.cat(units, dim=1)), logits, seconds
 
 
 def _flat(x: Tensor) -> Array:
-    return x.flatten(1).cpu().numpy()
+    return as_array(x.flatten(1).double())
