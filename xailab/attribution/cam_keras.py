@@ -232,7 +232,7 @@ def efficientnet_lite0() -> Any:
     """
     from xailab.models import pretrained
 
-    net = pretrained("efficientnet_lite0").model
+    net: Any = pretrained("efficientnet_lite0").model
     x = inputs = keras.Input((None, None, 3))
     x = _normed(x, net.conv_stem, net.bn1, "conv_stem", "bn1")
     for name, block in net.blocks.named_modules():
@@ -318,14 +318,15 @@ def _widened(name: str, values: Array) -> Array:
 
 def _start(baseline: Any, x: Array, rows: Array) -> Array:
     """Return the baseline, a number or an array of the dtype of x, in the shape of the rows."""
-    value = baseline
     if isinstance(baseline, np.ndarray):
         if baseline.dtype != x.dtype:
             raise TypeError(f"baseline is {baseline.dtype}, but x is {x.dtype}")
-        value = torch.as_tensor(_widened("baseline", baseline))
-    elif isinstance(baseline, torch.Tensor):
-        raise TypeError("baseline must be a number or a NumPy array, got Tensor")
-    return check_baseline(value, torch.as_tensor(rows)).numpy()
+        baseline = torch.as_tensor(_widened("baseline", baseline))
+    elif isinstance(baseline, bool) or not isinstance(baseline, (int, float, np.number)):
+        raise TypeError(
+            f"baseline must be a number or a NumPy array, got {type(baseline).__name__}"
+        )
+    return check_baseline(baseline, torch.as_tensor(rows)).numpy()
 
 
 def _gradients(model: Any, x: Array, target: Target, change: Any = None) -> Array:
@@ -379,9 +380,9 @@ def _outputs(model: Any, rows: Any, change: Any = None) -> Any:
         with _changed(model, partial(_watched, problems, _unbuilt(model), change)):
             answer = model(rows, training=False)
     except Exception as error:
-        if problems:  # Keras words errors anew: this is the one raised
+        if problems:  # Keras words errors anew: this is what was raised
             raise problems[0] from None
-        if not isinstance(error, (ValueError, tf.errors.InvalidArgumentError)):
+        if not isinstance(error, (ValueError, tf.errors.OpError)):
             raise
         raise ValueError(f"the model refuses x of shape {tuple(rows.shape)}: {error}") from error
     outputs = _one_tensor(answer)
@@ -453,11 +454,9 @@ def _watched(
 
 
 def _unbuilt(model: Any) -> set[int]:
-    return {id(layer) for layer in _named_layers(model).values() if not _is_built(layer)}
-
-
-def _is_built(layer: Any) -> bool:
-    return getattr(layer, "built", True)  # functions of a functional model have no weights
+    """Return which layers have no weights yet; functions of a functional model never have any."""
+    layers = _named_layers(model).values()
+    return {id(layer) for layer in layers if not getattr(layer, "built", True)}
 
 
 def _named_layers(model: Any) -> dict[str, Any]:
@@ -497,16 +496,14 @@ def _find_layer(model: Any, name: Any) -> Any:
 
 def _refuse_channels_first(model: Any, chosen: Any) -> None:
     """Refuse maps (N, K, h, w), as far as layers say so, and weights, which are no maps."""
-    first = [one for one in _named_layers(model).values() if _data_format(one) == "channels_first"]
-    if first or (isinstance(chosen, keras.layers.BatchNormalization) and chosen.axis in (1, -3)):
+    norm = isinstance(chosen, keras.layers.BatchNormalization) and chosen.axis in (1, -3)
+    layers = list(_named_layers(model).values())
+    first = [one for one in layers if getattr(one, "data_format", "") == "channels_first"]
+    if norm or first:
         name = (first or [chosen])[0].name
         raise ValueError(f"layer {name!r} has channels first: grad_cam needs them last")
     if isinstance(chosen, keras.layers.Softmax):
         raise ValueError(f"layer {chosen.name!r} gives weights that sum to 1, not maps")
-
-
-def _data_format(layer: Any) -> Any:
-    return getattr(layer, "data_format", None)
 
 
 def _keeping(chosen: Any, kept: list[Any], layer: Any, call: Any) -> Callable[..., Any]:
