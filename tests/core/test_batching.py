@@ -386,3 +386,43 @@ def test_rows_whose_last_side_has_no_stride(n: int) -> None:
     rows = torch.as_tensor(np.arange(float(n))[:, None])
     assert rows.stride(1) == 0
     assert torch.equal(batched(lambda chunk: chunk.sum(1), rows), rows[:, 0])
+
+
+# --- a busy machine
+
+
+def per_row(sizes, seconds):
+    """One timing of a chunk of the size that is wanted next."""
+    rows = sizes.size
+    sizes.learn(rows, rows * seconds[rows])
+    return rows
+
+
+def settled(seconds, limit=64):
+    sizes = batching._Sizes(limit=limit)
+    for _ in range(12):
+        per_row(sizes, seconds)
+    return sizes
+
+
+def test_a_size_measured_on_a_busy_machine_is_measured_again():
+    busy = settled({1: 5.0, 2: 5.0, 4: 2.0, 8: 5.0, 16: 5.0, 32: 5.0, 64: 5.0})
+    assert busy.size == 4
+    free = {1: 1.0, 2: 0.5, 4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0, 64: 1.0}
+    chunks = [per_row(busy, free) for _ in range(20)]
+    assert chunks[:4] == [4, 1, 2, 4]  # twice as fast as it was measured: everything anew
+    assert chunks[-1] == 2
+
+
+def test_a_neighbor_that_was_slow_by_chance_is_tried_again():
+    sizes = settled({1: 9.0, 2: 8.0, 4: 7.0, 8: 6.0, 16: 1.0, 32: 2.0, 64: 2.0})
+    assert sizes.size == 16
+    truth = {1: 1.0, 2: 0.8, 4: 0.1, 8: 0.5, 16: 1.0, 32: 2.0, 64: 2.0}
+    assert [per_row(sizes, truth) for _ in range(30)][-1] == 4
+
+
+def test_trying_neighbors_costs_little_where_nothing_is_to_be_won():
+    seconds = {1: 2.0, 2: 1.5, 4: 1.0, 8: 1.2, 16: 1.4}
+    sizes = settled(seconds)
+    chunks = [per_row(sizes, seconds) for _ in range(400)]
+    assert chunks.count(4) > 0.95 * len(chunks)

@@ -68,7 +68,7 @@ def batched(
     sizes = (
         _sizes_of(owner if owner is not None else function, unique, gradients, row_bytes)
         if batch_size is None
-        else _Sizes(check_positive("batch_size", batch_size), settled=True)
+        else _Sizes(check_positive("batch_size", batch_size), fixed=True)
     )
     answers = _answers(function, unique, sizes, progress)
     joined = torch.cat(answers) if isinstance(answers[0], Tensor) else np.concatenate(answers)
@@ -109,29 +109,68 @@ def _timed(function: Callable[[Any], Any], chunk: Any, sizes: "_Sizes") -> Any:
 
 
 class _Sizes:
-    """The size of the next chunk: settled, or doubled until doubling stops to pay.
+    """The size of the next chunk: doubled until doubling stops to pay, and looked after then.
 
-    It outlives a call: where one call has too few rows to settle, the next goes on from there.
+    It outlives a call: where one call has too few rows to settle, the next goes on from there. A
+    timing taken while the machine did something else must not decide for ever, so a settled size
+    that turns out much faster than it was measured is measured anew, and half and twice the size
+    are tried now and then.
     """
 
-    def __init__(self, size: int = 1, *, limit: int = 1, settled: bool = False) -> None:
-        self.size, self._limit, self._settled = size, limit, settled
+    def __init__(self, size: int = 1, *, limit: int = 1, fixed: bool = False) -> None:
+        self.size, self._limit, self._fixed, self._settled = size, limit, fixed, False
         self._best_time, self._best_size, self._worse = float("inf"), 0, 0
+        self._chunks, self._patience, self._larger = 0, 1, False
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take one timing; stop when two larger chunks in a row brought less than 3 %.
+        """Take one timing."""
+        if self._fixed:
+            return
+        if not self._settled:
+            self._double(rows, seconds / rows)
+        elif rows == self._best_size:
+            self._look_after(seconds / rows)
+        elif rows == self.size:
+            self._compare(rows, seconds / rows)
+
+    def _double(self, rows: int, time: float) -> None:
+        """Stop when two larger chunks in a row brought less than 3 %.
 
         The rest of the rows is often a chunk of its own size; one that is hardly larger than the
         best so far tells nothing.
         """
-        if self._settled or 2 * rows < 3 * self._best_size:
+        if 2 * rows < 3 * self._best_size:
             return
-        if seconds / rows < 0.97 * self._best_time:
-            self._best_time, self._best_size, self._worse = seconds / rows, rows, 0
+        if time < 0.97 * self._best_time:
+            self._best_time, self._best_size, self._worse = time, rows, 0
         else:
             self._worse += 1
         self._settled = self._worse == 2 or 2 * rows > self._limit
         self.size = self._best_size if self._settled else 2 * rows
+
+    def _look_after(self, time: float) -> None:
+        """Measure anew what was measured on a busy machine; else try a neighbor when it is time."""
+        if time < 0.6 * self._best_time:
+            self.__init__(limit=self._limit)  # type: ignore[misc]
+            return
+        self._best_time = min(self._best_time, time)
+        self._chunks += 1
+        if self._chunks >= max(3, 32 // self._best_size) * self._patience:
+            self._chunks = 0
+            self.size = self._neighbor()
+
+    def _compare(self, rows: int, time: float) -> None:
+        """Move to a neighbor that is 10 % faster, and on in that direction; else ask less often."""
+        if time < 0.9 * self._best_time:
+            self._best_time, self._best_size = time, rows
+            self.size = self._neighbor()
+        else:
+            self.size, self._larger = self._best_size, not self._larger
+            self._patience = min(2 * self._patience, 16)
+
+    def _neighbor(self) -> int:
+        twice = min(2 * self._best_size, max(self._limit, 1))
+        return twice if self._larger else max(1, self._best_size // 2)
 
 
 def _sizes_of(owner: Any, rows: Rows, gradients: bool, row_bytes: int | None) -> _Sizes:
