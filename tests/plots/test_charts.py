@@ -143,3 +143,29 @@ def test_table_refusals():
         plots.table([], ["a"], title="t")
     with pytest.raises(ValueError, match="expected 2 cells"):
         plots.table([(1,)], ["a", "b"], title="t")
+
+
+def test_the_name_at_a_curves_end_has_the_curves_color_and_marker():
+    picture = plots.curve([0, 1], {"low": [1, 0], "high": [0, 1]}, title="t", xlabel="", ylabel="")
+    ax = picture.figure.axes[0]
+    curves, ends = ax.lines[:2], ax.lines[2:]
+    assert [curve.get_ydata().tolist() for curve in curves] == [[1, 0], [0, 1]]
+    for curve, end, text in zip(curves, ends, ax.texts, strict=True):
+        looks = (curve.get_color(), curve.get_marker())
+        assert looks == (end.get_color(), end.get_marker())
+        assert text.get_color() == curve.get_color()
+        assert end.get_ydata()[0] == text.get_position()[1]
+    assert [text.get_text() for text in ax.texts] == ["low", "high"]
+
+
+def test_every_data_set_has_its_own_dots_and_every_time_its_row():
+    table = pd.DataFrame({"A": [0.2, 1.0], "B": [0.4, 0.6]}, index=["random", "Grad-CAM"])
+    picture = plots.scoreboard(table, title="t", seconds={"random": 0.5, "Grad-CAM": 2})
+    ax = picture.figure.axes[0]
+    dots = {
+        c.get_label(): c.get_offsets().tolist() for c in ax.collections if c.get_label()[0] != "_"
+    }
+    assert dots == {"A": [[1.0, 0], [0.2, 1]], "B": [[0.6, 0], [0.4, 1]]}
+    spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert spans == [[0.6, 1.0], [0.2, 0.4]]
+    assert {text.get_text(): text.xy[1] for text in ax.texts[:2]} == {"2 s": 0, "500 ms": 1}

@@ -147,3 +147,30 @@ def test_given_positions_groups_and_highlight():
 def test_graph_refusals(edges, options, message):
     with pytest.raises(ValueError, match=message):
         plots.graph(edges, title="t", **options)
+
+
+def test_every_number_stands_at_its_own_node_and_edge():
+    picture = plots.network(
+        [2, 1],
+        node_values=[[1.5, -2.5], ["out"]],
+        edge_values=[[[3.0], [-4.0]]],
+        node_names=[["a", "b"], ["c"]],
+        title="t",
+    )
+    places = {text.get_text(): text.get_position() for text in picture.figure.axes[0].texts}
+    assert places["1.5"] == (0, 0.5)
+    assert places["-2.5"] == (0, -0.5)
+    assert places["out"] == (2, 0)
+    for name, node in (("a", "1.5"), ("b", "-2.5"), ("c", "out")):
+        assert places[name][0] == places[node][0]
+        assert 0 < places[node][1] - places[name][1] < 0.5
+    assert places["3"][1] > 0 > places["-4"][1]  # on the edge from above, and on that from below
+
+
+def test_a_text_stands_in_the_middle_of_its_own_arrow():
+    picture = plots.graph([("a", "b", "first"), ("b", "c", "second")], title="t")
+    places = {
+        text.get_text(): np.array(text.get_position()) for text in picture.figure.axes[0].texts
+    }
+    np.testing.assert_allclose(places["first"], (places["a"] + places["b"]) / 2)
+    np.testing.assert_allclose(places["second"], (places["b"] + places["c"]) / 2)

@@ -50,3 +50,15 @@ def test_thirty_histograms_make_a_small_file():
 def test_what_is_no_histogram_is_refused(rows, match):
     with pytest.raises(ValueError, match=match):
         plots.ridge(rows, title="T", xlabel="x")
+
+
+def test_every_row_shows_its_own_counts_at_its_own_label():
+    rows = [(1, [0, 1, 2], [4, 1]), (7, [2, 3, 4], [1, 2])]
+    (ax,) = plots.ridge(rows, title="t", xlabel="x").figure.axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    filled = [one.get_data() for one in ax.patches[::2]]
+    for (step, edges, counts), data in zip(rows, filled, strict=True):
+        base = labels.index(str(step))
+        np.testing.assert_allclose(data.edges, edges)
+        np.testing.assert_allclose((data.values - base) / 1.6, np.array(counts) / max(counts))
+        np.testing.assert_allclose(data.baseline, base)

@@ -98,3 +98,30 @@ def test_cells_are_read_on_their_color(one):
 def test_cells_refuse_what_is_no_table(table, match):
     with pytest.raises(ValueError, match=match):
         plots.cells(table, title="T", label="share")
+
+
+def written(picture):
+    """Return (row, column) -> number of every text in a table's cells."""
+    texts_ = picture.figure.axes[0].texts
+    return {text.get_position()[::-1]: text.get_text() for text in texts_}
+
+
+def test_counts_stand_in_the_row_of_the_truth_and_the_column_of_the_answer():
+    ax = (picture := plots.confusion([[8, 2], [1, 5]], ["cat", "dog"], title="T")).figure.axes[0]
+    assert written(picture) == {(0, 0): "8", (0, 1): "2", (1, 0): "1", (1, 1): "5"}
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "dog"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("answer", "truth")
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # row 0 on top
+    color = ax.images[0].cmap(ax.images[0].norm(np.array([0.0, 1.0, 2.0])))[:, 2]
+    assert color[0] > color[1] > color[2]  # the more mistakes, the less blue in the orange
+
+
+def test_cells_stand_under_their_names():
+    table = pd.DataFrame({"p": [1.0, 2.0], "q": [3.0, 4.0]}, index=["one", "two"])
+    picture = plots.cells(table, title="T", label="x", decimals=0)
+    assert written(picture) == {(0, 0): "1", (0, 1): "3", (1, 0): "2", (1, 1): "4"}
+    ax = picture.figure.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["p", "q"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]

@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from xailab import plots
+from xailab.plots.pictures import NEGATIVE, POSITIVE
 
 
 def bars_of(picture):
@@ -158,3 +160,53 @@ def test_words_carry_number_sign_and_no_markup_of_their_own():
 def test_tokens_refuse(words, weights, title):
     with pytest.raises(ValueError, match=r"tokens: expected|nothing to draw"):
         plots.tokens(words, weights, title=title)
+
+
+def test_dots_are_colored_by_the_features_value_not_by_the_share():
+    own = np.array([[3.0, 1.0], [1.0, 0.0], [2.0, 1.0]])
+    shares = np.array([[0.1, 9.0], [0.2, 8.0], [0.3, -7.0]])
+    picture = plots.beeswarm(shares, own, ["a", "b"], title="t")
+    b, a = picture.figure.axes[0].collections[:2]  # the feature with the larger shares first
+    np.testing.assert_allclose(np.asarray(a.get_offsets())[:, 0], shares[:, 0])
+    assert a.get_array().tolist() == [1, 0, 0.5]
+    assert b.get_array().tolist() == [1, 0, 1]  # two values: the lowest and the highest color
+    assert a.get_clim() == b.get_clim() == (0, 1)
+    assert a.cmap(0.0)[2] < 0.6 < a.cmap(1.0)[0]  # dark is low, bright is high
+
+
+def test_one_value_alone_is_drawn_as_low():
+    picture = plots.beeswarm([[1.0], [2.0]], [[5.0], [5.0]], ["a"], title="t")
+    assert picture.figure.axes[0].collections[0].get_array().tolist() == [0, 0]
+
+
+def test_steps_are_red_upwards_and_blue_downwards():
+    red, blue = to_rgba(POSITIVE), to_rgba(NEGATIVE)
+    fall = plots.waterfall([1.0, -3.0], ["up", "down"], base=0.0, title="t")
+    names = [label.get_text() for label in fall.figure.axes[0].get_yticklabels()]
+    colors = {
+        bar.get_y() + bar.get_height() / 2: bar.get_facecolor()
+        for bar in fall.figure.axes[0].patches
+    }
+    assert [name.split()[0] for name in names[:2]] == ["down", "up"]
+    assert [colors[row] for row in sorted(colors)][:2] == [blue, red]
+    came = plots.arrivals(
+        [4.0, -1.0], ["b", "a"], [1.0, -2.0], [1.0, -2.0], ["a", "b"], base=0.0, orders=1, title="t"
+    )
+    left, right = came.figure.axes
+    assert [bar.get_facecolor() for bar in left.patches] == [red, blue]
+    assert [bar.get_facecolor()[:3] for bar in right.patches] == [red[:3], blue[:3]]
+
+
+def test_arrows_are_red_upwards_and_have_their_own_labels():
+    picture = plots.force([1.0, -3.0], ["up", "down"], base=2.0, title="t")
+    ax = picture.figure.axes[0]
+    assert [arrow.get_facecolor() for arrow in ax.patches] == [to_rgba(POSITIVE), to_rgba(NEGATIVE)]
+    pointed = {text.get_text(): text.xy[0] for text in ax.texts if hasattr(text, "xy")}
+    middles = [(tail + tip) / 2 for tail, tip in arrows_of(picture)]
+    assert pointed == {"up +1": middles[0], "down -3": middles[1]}
+
+
+def test_the_larger_the_weight_the_deeper_the_color():
+    html = plots.tokens(["a", "b", "c"], [0.5, -2.0, 0.0], title="t")._repr_html_()
+    colors = re.findall(r"rgba\(([^)]+)\)", html)
+    assert colors == ["178,24,43,0.12", "33,102,172,0.50", "33,102,172,0.00"]

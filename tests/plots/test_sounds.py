@@ -85,3 +85,15 @@ def test_what_is_refused(changed, match):
         plots.spectrograms(
             **{"maps": [low_and_late()], "titles": ["a"], "title": "t", **SIZE, **changed}
         )
+
+
+def test_every_panel_shows_its_own_map_under_its_own_title():
+    maps = [np.full((2, 3), 1.0), np.full((2, 3), 4.0)]
+    picture = plots.spectrograms(maps, **SIZE, titles=["quiet", "loud"], title="t")
+    shown = {ax.get_title(): ax.images[0] for ax in panels(picture)}
+    assert {name: image.get_array().max() for name, image in shown.items()} == {
+        "quiet": 1,
+        "loud": 4,
+    }
+    dark, bright = (shown[name].to_rgba(shown[name].get_array())[0, 0] for name in shown)
+    assert dark[:3].sum() < bright[:3].sum()  # the louder, the brighter, on one scale

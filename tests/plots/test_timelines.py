@@ -33,3 +33,17 @@ def test_events_of_one_year_keep_their_order():
 def test_one_moment_is_no_line(events):
     with pytest.raises(ValueError, match="two different years"):
         timeline(events, title="t")
+
+
+def test_each_dot_is_joined_to_its_year_and_text():
+    (ax,) = timeline(EVENTS, title="t").figure.axes
+    joins = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == 3]
+    assert [join[0] for join in joins] == pytest.approx([0, 43 / 69, 1])
+    rows = [join[2] for join in joins]
+    written = {row: [t.get_text() for t in ax.texts if t.get_position()[1] == row] for row in rows}
+    assert list(written.values()) == [
+        ["1943", "neuron on paper"],
+        ["1986", "backprop"],
+        ["2012", "AlexNet"],
+    ]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the earliest on top

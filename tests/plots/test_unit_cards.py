@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from xailab import plots
-from xailab.plots.pictures import BYTES
+from xailab.plots.arrays import to_image
+from xailab.plots.pictures import BYTES, NEGATIVE, POSITIVE
 
 RAMP = np.arange(64, dtype=float).reshape(1, 8, 8) * 4 / 255
 PHOTO = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -109,3 +110,31 @@ def test_a_chain_tells_its_captions_and_weights():
 def test_a_chain_that_does_not_fit_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         chain(**changes)
+
+
+def test_a_card_draws_the_map_over_the_photo_and_each_example_under_its_name():
+    picture = card()
+    left, right = picture.figure.subfigs
+    photo, map_ = left.axes[0].images
+    np.testing.assert_array_equal(map_.get_array(), np.eye(4))
+    gray = to_image(PHOTO) @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(np.corrcoef(np.ravel(photo.get_array()), gray.ravel())[0, 1], 1)
+    shown = {ax.get_title(): ax.images[0].get_array() for ax in right.axes if ax.images}
+    np.testing.assert_allclose(shown["jeep 3.1"], to_image(PHOTO[:9, :9]))
+    np.testing.assert_allclose(shown["yurt 2.0"], to_image(PHOTO[9:18, :9]))
+
+
+def test_a_chain_puts_each_picture_at_its_node_and_each_weight_on_its_edge():
+    (ax,) = chain().figure.axes
+    middles = [np.reshape(image.get_extent(), (2, 2)).mean(1) for image in ax.images]
+    np.testing.assert_allclose(middles, [(0, 0.5), (0, -0.5)])
+    for image, want in zip(ax.images, (PHOTO, RAMP), strict=True):
+        np.testing.assert_allclose(image.get_array(), to_image(want))
+    ends = [list(zip(*line.get_data(), strict=True)) for line in ax.lines]
+    assert ends == [[(0.0, 0.5), (2.0, 0.0)], [(0.0, -0.5), (2.0, 0.0)]]
+    looks = [(line.get_color(), line.get_linestyle()) for line in ax.lines]
+    assert looks == [(POSITIVE, "-"), (NEGATIVE, "--")]
+    assert ax.lines[0].get_linewidth() < ax.lines[1].get_linewidth()
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert places["edge\n2.0"][1] > 0 > places["dot"][1]
+    assert places["0.5"][1] > 0 > places["-1.25"][1]

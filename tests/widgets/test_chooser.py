@@ -1,6 +1,7 @@
 """The chooser recommends what the case allows, and shows what it recommends."""
 
 from itertools import combinations, product
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,10 @@ from xailab.widgets.chooser import (
     ACCESS,
     DATA,
     METHODS,
+    PLANNED,
     TIME,
     WHO,
+    _html,
     chooser_picture,
     chooser_widget,
 )
@@ -118,9 +121,26 @@ def test_the_picture_says_the_case_and_every_recommendation():
     alt = chooser_picture(access="predictions", data="table", who="affected").alt
     assert "only its answers, a row of a table" in alt
     for method in recommend(access="predictions", data="table", time="seconds", who="affected"):
-        assert f"{method.name} ({method.kind}, lesson {method.lesson[:2]})" in alt
+        planned = " (planned)" if method.lesson in PLANNED else ""
+        assert f"{method.name} ({method.kind}, lesson {method.lesson[:2]}{planned})" in alt
 
 
 def test_shown_outside_a_notebook_it_says_its_first_position(capsys):
     method_chooser()
     assert chooser_picture().alt in capsys.readouterr().out
+
+
+def test_a_lesson_is_called_planned_until_it_is_written():
+    there = {path.stem for path in (Path(__file__).parents[2] / "lessons").glob("*.py")}
+    assert set(PLANNED) == {method.lesson for method in METHODS} - there
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_lesson_that_is_not_there_is_recommended_as_if_it_were(case):
+    found, alt = recommend(**case), chooser_picture(**case).alt
+    shown = _html(found)
+    for method in found:
+        number, topic = method.lesson.split("_", 1)
+        words = f"Lesson {number}, {topic.replace('_', ' ')}"
+        assert (f"{words} (planned)" in shown) == (method.lesson in PLANNED)
+        assert (f"lesson {number} (planned)" in alt) == (method.lesson in PLANNED)

@@ -306,6 +306,8 @@ def beeswarm(
                 row + _heights(shares[:, i]),
                 c=_ranks(own[:, i]),
                 cmap="cividis",
+                vmin=0,  # one meaning of the colors for all features, that of the bar
+                vmax=1,
                 s=12,
             )
         ax.set_yticks(range(len(top)), [str(names[i]) for i in top])
@@ -331,8 +333,9 @@ def _heights(values: Floats) -> Floats:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Return the share of values that are smaller: outliers must not eat up the colors."""
-    return np.searchsorted(np.sort(values), values) / max(1, len(values) - 1)
+    """Return ranks from 0, the lowest, to 1, the highest: outliers must not eat up the colors."""
+    ranks = np.searchsorted(np.sort(values), values)
+    return ranks / max(1, ranks.max())
 
 
 def _dots_in_words(name: str, shares: Floats, own: Floats) -> str:
