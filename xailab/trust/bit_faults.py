@@ -28,6 +28,7 @@ from xailab.trust.memory import (
     broken_memory,
     changed,
     check_arrived,
+    layer_names,
     stored,
     warn_unless,
 )
@@ -175,7 +176,7 @@ def damage_table(
     x: Tensor,
     y: Labels,
     *,
-    layers: str | Sequence[str],
+    layers: Sequence[str],
     bits: Sequence[int],
     n_faults: int = 1,
     n_repeats: int = 5,
@@ -195,7 +196,7 @@ def damage_table(
         model: maps (N, ...) to logits (N, K), or to one logit of a binary network.
         x: (N, ...) floats.
         y: (N,) true classes.
-        layers: dotted names; one may stand alone. All hold numbers of one dtype.
+        layers: dotted names. All hold numbers of one dtype.
         bits: which bits; see `bit_names`. Of a quantized layer those of its integer codes.
         n_faults: numbers hit at once.
         n_repeats: R, draws of the places; the same for all bits.
@@ -223,7 +224,7 @@ def damage_table(
     sign        1.0
     """
     rows = check_input(model, x).detach()
-    names, wanted = _names(layers), [as_integer("bit", bit) for bit in bits]
+    names, wanted = layer_names(model, layers), [as_integer("bit", bit) for bit in bits]
     first = as_integer("seed", seed)
     repeats = range(first, first + check_positive("n_repeats", n_repeats))
     words = _words(model, names, wanted, where, rows)
@@ -352,13 +353,6 @@ def _filled(values: Tensor, value: float) -> Tensor:
             f"stored there, got {value}"
         )
     return torch.full_like(values, value)
-
-
-def _names(layers: str | Sequence[str]) -> list[str]:
-    names: list[Any] = list(layers) if isinstance(layers, list | tuple) else [layers]
-    if not names:
-        raise ValueError("layers must name a layer, got none")
-    return names
 
 
 def _words(

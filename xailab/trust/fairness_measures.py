@@ -26,6 +26,7 @@ from xailab.trust.groups import (
     check_rate_exists,
     check_two_groups,
     counted_rows,
+    group_index,
     members_of,
 )
 
@@ -98,9 +99,9 @@ def group_table(
         confidence: of the Wilson intervals.
 
     Returns:
-        One row a group: `n`, `positives` (y = 1), `selected` (pred = 1); and for `base_rate`,
-        `selection_rate`, `tpr`, `fpr` and `precision` the share, its `..._low` and its
-        `..._high`. NaN where nobody is there to take a share of.
+        One row a group (the parts of a tuple are levels of the index): `n`, `positives` (y = 1),
+        `selected` (pred = 1); and for `base_rate`, `selection_rate`, `tpr`, `fpr` and `precision`
+        the share, its `..._low` and its `..._high`. NaN where nobody is there to take a share of.
 
     Raises:
         TypeError: y, pred or probs that are not numbers.
@@ -130,7 +131,7 @@ def group_table(
         columns["mean_probability"] = sums / np.bincount(rows.codes)
     positives, n = _counts(rows, "base_rate")
     whole = {"n": n, "positives": positives, "selected": _counts(rows, "selection_rate")[0]}
-    return pd.DataFrame(whole | columns, index=rows.names)
+    return pd.DataFrame(whole | columns, index=group_index(rows.names))
 
 
 def difference_table(
@@ -176,9 +177,11 @@ def difference_table(
     """
     table = group_table(y, pred, group, confidence=confidence)
     check_two_groups(table.index)
-    if reference not in table.index:
-        raise ValueError(f"reference must be one of {list(table.index)}, got {reference!r}")
-    ours, theirs = table.drop(index=reference), table.loc[reference]
+    names = table.index.tolist()
+    if reference not in names:
+        raise ValueError(f"reference must be one of {names}, got {reference!r}")
+    place = names.index(reference)
+    ours, theirs = table.iloc[np.arange(len(names)) != place], table.iloc[place]
     columns = {}
     for name in ("base_rate", "selection_rate", "tpr", "fpr", "precision"):
         low, high = f"{name}_low", f"{name}_high"
@@ -429,7 +432,7 @@ def cost_curve(
         false_negatives = np.searchsorted(missed, thresholds)  # p < t
         costs[:, g] = (cost_fp * false_positives + cost_fn * false_negatives) / size[g]
     overall = costs @ size / len(truth)
-    return CostCurve(thresholds, overall, pd.DataFrame(costs, thresholds, names))
+    return CostCurve(thresholds, overall, pd.DataFrame(costs, thresholds, group_index(names)))
 
 
 # ---- counting ----------------------------------------------------------------------------------

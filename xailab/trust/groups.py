@@ -65,8 +65,8 @@ def _numbers(name: str, values: Any, n: int | None) -> Array:
         raise ValueError(f"{name} holds masked values: leave these rows out")
     array = as_array(values) if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1 or not len(array):
-        two = f": of two columns give {name}[:, 1]" if array.ndim == 2 else ""
-        raise ValueError(f"{name} must have one number a row, (N,), got shape {array.shape}{two}")
+        one = f": give one column, like {name}[:, {array.shape[1] - 1}]" if array.ndim == 2 else ""
+        raise ValueError(f"{name} must have one number a row, (N,), got shape {array.shape}{one}")
     if n is not None and len(array) != n:
         raise ValueError(f"{name} must have one number a row, {n}, got {len(array)}")
     if array.dtype == object and all(isinstance(one, Real | np.bool_) for one in array):
@@ -146,6 +146,17 @@ def _factorized(column: pd.Series) -> tuple[Array, list[Hashable]]:
 def _lacks(name: Hashable) -> bool:
     """Tell whether part of a tuple is missing."""
     return isinstance(name, tuple) and any(pd.isna(part) is True for part in name)
+
+
+def group_index(names: Sequence[Hashable]) -> pd.Index:
+    """Return groups as row labels of a table: parts of tuples are levels, so that `loc` finds them.
+
+    >>> group_index([("f", 1), ("m", 0)]).nlevels
+    2
+    """
+    if isinstance(names[0], tuple):
+        return pd.MultiIndex.from_tuples(names)
+    return pd.Index(names)
 
 
 def check_two_groups(names: Sequence[Hashable]) -> None:

@@ -6,7 +6,7 @@ asked for, or before each pass. What is written into such a copy changes nothing
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,23 @@ Places = Callable[[int], Tensor]
 # Hooks that compute a weight before each pass, out of parameters with these endings.
 _HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 _ENDINGS = ("_orig", "_v")
+
+
+def layer_names(model: nn.Module, layers: Any) -> list[str]:
+    """Return the names of layers, every one of which the model has.
+
+    Raises:
+        TypeError, ValueError: as `find_layer`; no list, or an empty one.
+
+    >>> layer_names(nn.Sequential(nn.ReLU()), ("0",))
+    ['0']
+    """
+    names = [] if isinstance(layers, str) or not isinstance(layers, Iterable) else list(layers)
+    for name in names:
+        find_layer(model, name)
+    if not names:
+        raise ValueError(f"layers must be a list of names, got {layers!r}")
+    return names
 
 
 class Stored(NamedTuple):

@@ -16,10 +16,11 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from xailab.core.checks import check_input, check_positive
-from xailab.core.layers import capture, find_layer, units_axis, units_of
+from xailab.core.layers import capture, units_axis, units_of
 from xailab.core.outputs import as_array, probabilities_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
+from xailab.trust.memory import layer_names
 
 Array = np.ndarray
 
@@ -44,7 +45,7 @@ class Monitor:
 
     Args:
         model: maps (N, ...) to logits (N, K), or to one logit of a binary network.
-        layers: dotted names of the layers whose activations are watched; one may stand alone.
+        layers: dotted names of the layers whose activations are watched.
         false_alarms: $\alpha$, for a batch, in (0, 1).
         window: how many batches are judged together: more see weaker drift, and see it later.
         slack: of the latency.
@@ -74,17 +75,13 @@ class Monitor:
         self,
         model: nn.Module,
         *,
-        layers: str | Sequence[str],
+        layers: Sequence[str],
         false_alarms: float = 0.01,
         window: int = 1,
         slack: float = 3.0,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        names = list(layers) if isinstance(layers, list | tuple) else [layers]
-        for layer in names:
-            find_layer(model, layer)
-        if not names:
-            raise ValueError(f"layers must be a list of names, got {layers!r}")
+        names = layer_names(model, layers)
         if not 0 < false_alarms < 1:
             raise ValueError(f"false_alarms must lie between 0 and 1, got {false_alarms}")
         if not slack >= 1:
