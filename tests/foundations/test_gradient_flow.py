@@ -1,6 +1,8 @@
 """Gradient flow against numbers done by hand, torch's own tools, and sums over all paths."""
 
 import math
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import Tensor, nn
 
 from tests.toys import inputs, linear, toy
@@ -23,6 +26,7 @@ from xailab.foundations.gradient_flow import (
     gradient_by_path_length,
     gradient_norms,
 )
+from xailab.simplify.compress import prune, quantize
 
 TARGETS = torch.tensor([2, 0, 3])
 
@@ -287,6 +291,163 @@ def test_activation_scales_name_a_layer_that_did_not_run() -> None:
         activation_scales(net, rows())
 
 
+def test_a_layer_that_runs_twice_counts_both_runs() -> None:
+    # the outputs are relu(3, -4) = (3, 0) and, of its negative, relu(-3, 4) = (0, 4)
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(x) - self.relu(-x)
+
+    scales = activation_scales(Twice(), torch.tensor([[3.0, -4.0]]))
+    assert scales == pytest.approx({"relu": math.sqrt((9 + 16) / 4)})
+
+
+def test_activation_scales_in_half_do_not_overflow() -> None:
+    x = torch.tensor([[3000.0, 4000.0]]).half()
+    net = nn.Sequential(nn.Identity(), nn.Flatten())
+    assert activation_scales(net, x)["0"] == pytest.approx(math.sqrt(12.5e6))
+
+
+def test_one_name_is_one_layer_and_a_layer_gives_one_tensor() -> None:
+    net = deep_mlp(2, 4, "relu")
+    assert activation_scales(net, rows(), layers="head").keys() == {"head"}
+    with pytest.raises(TypeError, match="layers must be a name or several, got int"):
+        activation_scales(net, rows(), layers=3)  # type: ignore[arg-type]
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(2, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(x[:, None])[0][:, 0]
+
+    with pytest.raises(TypeError, match="layer 'gru' returns tuple, not one tensor"):
+        activation_scales(Recurrent(), rows())
+
+
+# ---- weights of every kind -----------------------------------------------------------------------
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def by_definition(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Differentiate the loss of plain layers that hold the weights which `net` computes."""
+    plain = small()
+    for ours, theirs in ((plain[0], net[0]), (plain[2], net[2])):  # type: ignore[index]
+        ours.weight.data, ours.bias.data = theirs.weight.detach().clone(), theirs.bias.detach()
+    F.cross_entropy(plain(x), y).backward()
+    return {name: plain[int(name)].weight.grad.norm().item() for name in ("0", "2")}
+
+
+def masked(net: nn.Sequential) -> nn.Module:
+    nn.utils.prune.l1_unstructured(net[0], "weight", 0.5)
+    return net
+
+
+def old_weight_norm(net: nn.Sequential) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(net[0])
+    return net
+
+
+def new_weight_norm(net: nn.Sequential) -> nn.Module:
+    nn.utils.parametrizations.weight_norm(net[0])
+    return net
+
+
+@pytest.mark.parametrize(
+    "compute", [masked, old_weight_norm, new_weight_norm, quantize, lambda net: prune(net, 0.5)]
+)
+def test_a_computed_weight_is_measured_as_such(compute: Callable[..., nn.Module]) -> None:
+    net, x, y = compute(small()), rows(), torch.arange(20) % 3
+    norms = gradient_norms(net, x, y, F.cross_entropy)
+    assert norms == pytest.approx(by_definition(net, x, y), rel=1e-5)
+    assert activation_scales(net, x)["2"] == pytest.approx(
+        net(x).square().mean().sqrt().item(), rel=1e-6
+    )
+
+
+class Doubled(nn.Module):
+    """Its weight is made anew whenever it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = nn.Parameter(torch.ones(3, 2))
+
+    @property
+    def weight(self) -> Tensor:
+        return 2 * self.half
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
+def test_a_weight_made_at_each_access_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no gradient reaches '0\.weight'"):
+        gradient_norms(nn.Sequential(Doubled()), rows(), torch.arange(20) % 3, F.cross_entropy)
+
+
+def test_integers_beside_the_weights_do_no_harm() -> None:
+    net = small()
+    net.register_parameter("codes", nn.Parameter(torch.ones(2, 2).int(), requires_grad=False))
+    assert list(gradient_norms(net, rows(), torch.arange(20) % 3, F.cross_entropy)) == ["0", "2"]
+    assert activation_scales(net, rows())["1"] < 1
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_logit_under_cross_entropy_is_the_binary_one(flat: bool) -> None:
+    net, x, y = nn.Sequential(nn.Linear(2, 1)), rows(), torch.arange(20) % 2
+    model = nn.Sequential(*net, nn.Flatten(0)) if flat else net
+    F.binary_cross_entropy_with_logits(net(x)[:, 0], y.float()).backward()
+    for loss_fn in (F.cross_entropy, nn.CrossEntropyLoss()):
+        for labels in (y, y.tolist(), y.int(), y.numpy().astype(bool)):
+            assert gradient_norms(model, x, labels, loss_fn) == pytest.approx(
+                {"0": net[0].weight.grad.norm().item()}
+            )
+    with pytest.raises(ValueError, match="it holds the class 2"):
+        gradient_norms(model, x, y + 1, F.cross_entropy)
+
+
+def test_shares_of_classes_are_no_labels() -> None:
+    net, x = small(), rows()
+    shares = torch.full((20, 3), 1 / 3)
+    F.cross_entropy(net(x), shares).backward()
+    norms = gradient_norms(net, x, shares, F.cross_entropy)
+    assert norms["2"] == pytest.approx(net[2].weight.grad.norm().item())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rel"), [(torch.float64, 1e-5), (torch.float16, 2e-2), (torch.bfloat16, 5e-2)]
+)
+def test_gradient_flow_in_every_precision(dtype: torch.dtype, rel: float) -> None:
+    net, x, y = deep_mlp(3, 4, "tanh", residual=True), rows(), torch.arange(20) % 2
+    other, z = deep_mlp(3, 4, "tanh", residual=True).to(dtype), x.to(dtype)
+    assert gradient_norms(other, z, y, F.cross_entropy) == pytest.approx(
+        gradient_norms(net, x, y, F.cross_entropy), rel=rel
+    )
+    assert activation_scales(other, z) == pytest.approx(activation_scales(net, x), rel=rel)
+    assert block_ablation(other, z, y).keys() == {"layer2", "layer3"}
+    parts = gradient_by_path_length(other, z, y, F.cross_entropy)
+    assert parts.dtype == dtype
+    want = gradient_by_path_length(net, x, y, F.cross_entropy)
+    torch.testing.assert_close(parts.float(), want, rtol=rel, atol=rel * want.abs().max().item())
+
+
+def test_clipping_in_half_does_not_overflow() -> None:
+    (clipped,) = clip_by_norm([torch.full((2,), 6e4).half()], 1.0)
+    torch.testing.assert_close(clipped, torch.full((2,), 0.5**0.5).half())
+    with pytest.raises(ValueError, match="max_norm must be positive"):
+        clip_by_norm([torch.ones(1)], "1")  # type: ignore[arg-type]
+
+
 # ---- what a residual block carries ---------------------------------------------------------------
 
 
@@ -308,6 +469,108 @@ def test_bypass_refuses_what_changes_the_shape_and_cleans_up() -> None:
     with pytest.raises(ValueError, match="no layer 'layer9'"), bypass(net, ["layer2", "layer9"]):
         pass
     assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ELU, nn.Hardtanh])
+def test_a_layer_that_works_in_place_is_bypassed(kind: Callable[..., nn.Module]) -> None:
+    net, x = nn.Sequential(nn.Identity(), kind(inplace=True)), torch.tensor([[-3.0, 5.0]])
+    with bypass(net, "1"):
+        assert net(x.clone()).tolist() == [[-3.0, 5.0]]
+
+
+def test_a_later_layer_in_place_does_not_reach_what_passed() -> None:
+    # relu_(bypassed(h)) + h with h = (-3, 5) is (0, 5) + (-3, 5)
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x * 1
+            return self.branch(h) + h
+
+    net = Skip()
+    with bypass(net, "branch.0"):
+        assert net(torch.tensor([[-3.0, 5.0]])).tolist() == [[-3.0, 10.0]]
+
+
+def test_bypass_proves_that_it_did_something() -> None:
+    class Passes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle, self.read = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.read.weight)
+
+    for name in ("idle", "read"):
+        unused = f"'{name}' did not run although the model did"
+        with pytest.raises(ValueError, match=unused), bypass(net := Passes(), name):
+            net(rows())
+        with pytest.raises(ValueError, match=f"'{name}' did not run"):
+            block_ablation(Passes(), rows(), torch.zeros(20), layers=[name])
+    with bypass(net, "idle") as passed:  # nobody asked the model
+        assert passed == set()
+
+
+def test_bypass_knows_which_input_passes() -> None:
+    class Calls(nn.Module):
+        def __init__(self, call: Callable[..., Any], layer: nn.Module) -> None:
+            super().__init__()
+            self.call, self.layer = call, layer
+
+        def forward(self, x: Tensor) -> Any:
+            return self.call(self.layer, x)
+
+    x = rows()
+    named = Calls(lambda layer, x: layer(input=x), nn.Linear(2, 2))
+    with bypass(named, "layer") as passed:
+        assert torch.equal(named(x), x)
+    assert passed == {"layer"}
+    two = Calls(lambda layer, x: layer(x, x), nn.Bilinear(2, 2, 2))
+    with pytest.raises(ValueError, match="'layer' takes several inputs"), bypass(two, "layer"):
+        two(x)
+    state = Calls(lambda layer, x: layer(x, (x[:1], x[:1]))[0], nn.LSTM(2, 2))
+    with pytest.raises(ValueError, match="'layer' takes several inputs"), bypass(state, "layer"):
+        state(x)
+    pair = Calls(lambda layer, x: layer(x)[0], nn.GRU(2, 2))
+    with pytest.raises(ValueError, match="into tuple: it cannot"), bypass(pair, "layer"):
+        pair(x)
+
+
+def test_a_shared_layer_under_two_names() -> None:
+    relu = nn.ReLU()
+    net = nn.Sequential(relu, nn.Tanh(), relu)
+    with bypass(net, ["0", "2"]) as passed:
+        torch.testing.assert_close(net(torch.tensor([[-1.0]])), torch.tensor([[-1.0]]).tanh())
+    assert passed == {"0", "2"}
+    assert "forward" not in vars(relu)
+
+
+def test_a_compiled_network_is_bypassed_although_it_ran_before() -> None:
+    net, x, y = by_hand_net(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), [0, 1]
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)
+    with bypass(net, "layer2"):
+        assert torch.equal(compiled(x), net(x))
+        assert not torch.equal(compiled(x), by_hand_net()(x))
+    assert accuracy_without(compiled, x, y, "_orig_mod.layer2") == 0.0
+    assert accuracy_without(compiled, x, y) == 1.0
+
+
+def test_accuracy_of_one_logit_and_of_labels_in_a_list() -> None:
+    net = nn.Sequential(nn.Identity(), linear([[1.0]]))
+    assert accuracy_without(net, torch.tensor([[-1.0], [2.0], [3.0]]), [0, 1, 0]) == 2 / 3
+    with pytest.raises(ValueError, match=r"y must lie in 0\.\.1, it holds the class 2"):
+        accuracy_without(net, torch.ones(2, 1), [0, 2])
+
+
+def test_paths_through_anything_else_are_refused() -> None:
+    blocks = deep_mlp(3, 4, "tanh", residual=True)
+    named = list(blocks.named_children())
+    net = nn.Sequential(OrderedDict([*named[:2], ("relu", nn.ReLU()), *named[2:]]))
+    with pytest.raises(ValueError, match="the parts miss the gradient"):
+        gradient_by_path_length(net, rows(), torch.arange(20) % 2, F.cross_entropy)
 
 
 def by_hand_net() -> nn.Sequential:
@@ -336,7 +599,7 @@ def test_block_ablation_refuses() -> None:
     net = deep_mlp(1, 4, "relu")
     with pytest.raises(ValueError, match="no Block"):
         block_ablation(net, rows(), torch.zeros(20))
-    with pytest.raises(ValueError, match=r"y must have shape \(20,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"y must be \(20,\) class numbers"):
         accuracy_without(net, rows(), [0, 1, 0])
 
 

@@ -5,18 +5,21 @@ multiplies it. Thirty factors a little below one leave nothing, thirty a little 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
-from xailab.core.checks import Target, check_input, check_positive
-from xailab.core.layers import capture, find_layer
-from xailab.core.scores import graph, outputs_of
+from xailab.core.checks import Target, as_integer, check_input, check_positive
+from xailab.core.layers import capture, find_layer, hooked, replaced
+from xailab.core.outputs import class_logits, labels_of
+from xailab.core.scores import gradients_on, outputs_of
 from xailab.core.state import frozen
+from xailab.models.loop import evaluate
 
 Loss = Callable[[Tensor, Any], Tensor]
 
@@ -128,13 +131,15 @@ def deep_mlp(
     >>> [name for name, _ in net.named_children()], [net[i].skip for i in range(3)]
     (['layer1', 'layer2', 'layer3', 'head'], [False, True, True])
     """
-    for name, size in (("depth", depth), ("width", width), ("n_inputs", n_inputs)):
-        check_positive(name, size)
-    check_positive("n_outputs", n_outputs)
+    depth, width = check_positive("depth", depth), check_positive("width", width)
+    n_inputs, n_outputs = (
+        check_positive("n_inputs", n_inputs),
+        check_positive("n_outputs", n_outputs),
+    )
     _one_of("activation", activation, ACTIVATIONS)
     _one_of("norm", norm, NORMS)
     with frozen(lambda: None):  # puts the random state back
-        torch.manual_seed(seed)
+        torch.manual_seed(as_integer("seed", seed))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(1, depth + 1):
             before = n_inputs if i == 1 else width
@@ -175,7 +180,7 @@ def _drawer(init: str | float, activation: str) -> Any:
 
 
 def _one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    if value not in allowed:
+    if value not in list(allowed):
         choices = ", ".join(sorted(map(repr, allowed)))
         raise ValueError(f"{name} must be one of {choices}; got {value!r}")
 
@@ -192,17 +197,19 @@ def gradient_norms(model: nn.Module, x: Tensor, y: Any, loss_fn: Loss) -> dict[s
         model: any `nn.Module`.
         x: (N, ...) floats.
         y: what `loss_fn` takes as its second argument, for example (N,) class numbers.
-        loss_fn: `loss_fn(model(x), y)` -> a single number.
+        loss_fn: `loss_fn(model(x), y)` -> a single number. torch's cross-entropy takes one logit,
+            (N, 1) or (N,), for the classes 0 and 1, and class numbers of any kind.
 
     Returns:
         Layer name -> norm of its weight gradient (matrices and kernels; no biases, no scales of
         norms), in the model's order. 0 if the loss does not depend on it; infinite or NaN if the
-        gradient is.
+        gradient is. Of a weight that is computed before each pass (quantized, weight norm, masks)
+        it is the gradient of the result, and not of what it is computed from.
 
     Raises:
         TypeError: the model is not a module, x is not a tensor of its dtype, the loss no tensor.
         ValueError: NaN in x, an empty batch, a shape the model refuses, a loss that is not one
-            number, or no weights.
+            number, no weights, or one that is computed so that no gradient reaches it.
 
     Reference: Hochreiter (1991), Untersuchungen zu dynamischen neuronalen Netzen; Glorot, Bengio
         (2010), Understanding the difficulty of training deep feedforward neural networks.
@@ -214,24 +221,98 @@ def gradient_norms(model: nn.Module, x: Tensor, y: Any, loss_fn: Loss) -> dict[s
     >>> gradient_norms(net, torch.ones(1, 1), None, lambda output, _: output.sum())
     {'0': 2.0, '1': 3.0}
     """
+    check_input(model, x)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    check_input(model, x)
-    names = _weight_names(model)
-    with _as_it_is(model) as (run, parameters), graph():
-        loss = _single(loss_fn(outputs_of(run, x.detach()), y))
-        weights = [parameters[name] for name in names]
-        grads = torch.autograd.grad(loss, weights, allow_unused=True)
-    norms = (0.0 if grad is None else grad.norm().item() for grad in grads)
-    return dict(zip((name.removesuffix(".weight") for name in names), norms, strict=True))
+    computed = _computed_weights(model)
+    names = _weight_names(model, computed)
+    with _as_it_is(model) as (run, parameters), gradients_on(), _seen(model, computed) as seen:
+        loss = _loss(loss_fn, outputs_of(run, x.detach()), y)
+        weights = {name: seen[name] if name in seen else [parameters[name]] for name in names}
+        grads = _gradients(loss, weights)
+    for name in computed:
+        if len(grads[name]) < len(seen[name]):
+            raise ValueError(
+                f"no gradient reaches {name!r}: it is computed anew at each access, or of integers "
+                "alone, so that what was looked at is not what was used; measure before quantizing"
+            )
+    lengths = (torch.stack(each).sum(0).norm().item() if each else 0.0 for each in grads.values())
+    return dict(zip((name.removesuffix(".weight") for name in names), lengths, strict=True))
 
 
-def _weight_names(model: nn.Module) -> list[str]:
-    """Name the matrices and kernels among the parameters."""
-    names = [name for name, p in model.named_parameters() if p.ndim > 1 and p.is_floating_point()]
+def _gradients(loss: Tensor, weights: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    """Return the gradients that exist, by name, in which squares of small slopes do not vanish."""
+    wanted = [(name, one) for name, each in weights.items() for one in each if one.requires_grad]
+    tensors = [one for _, one in wanted]
+    found = torch.autograd.grad(loss, tensors, allow_unused=True) if tensors else ()
+    grads: dict[str, list[Tensor]] = {name: [] for name in weights}
+    for (name, _), grad in zip(wanted, found, strict=True):
+        if grad is not None:
+            grads[name].append(grad.to(torch.promote_types(grad.dtype, torch.float32)))
+    return grads
+
+
+def _computed_weights(model: nn.Module) -> dict[str, nn.Module]:
+    """Name the matrices and kernels that are no parameters but made of some, with their owners.
+
+    torch's parametrizations and `quantize` make them at each access, its older weight norm and
+    masks before each pass.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        for part in ("weight", *getattr(module, "parametrizations", ())):
+            weight = None if part in module._parameters else getattr(module, part, None)
+            if isinstance(weight, Tensor) and weight.ndim > 1 and weight.is_floating_point():
+                found[f"{name}.{part}" if name else part] = module
+    return found
+
+
+def _weight_names(model: nn.Module, computed: Mapping[str, nn.Module]) -> list[str]:
+    """Name the matrices and kernels, in the order of the parameters."""
+    names: list[str] = []
+    for name, p in model.named_parameters():
+        plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.")
+        made = [one for one in computed if plain.startswith(f"{one}.") or plain in _stored(one)]
+        if made or (p.ndim > 1 and p.is_floating_point()):
+            names += made or [name]
+    names = list(dict.fromkeys([*names, *computed]))
     if not names:
         raise ValueError("the model has no weight matrix or kernel to measure")
     return names
+
+
+def _stored(weight: str) -> set[str]:
+    """Name what torch's older weight norm, spectral norm and masks compute a weight from."""
+    return {f"{weight}_{part}" for part in ("g", "v", "u", "orig")}
+
+
+@contextmanager
+def _seen(model: nn.Module, computed: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+    """Keep the computed weights that a pass uses; parametrized ones are made once in it."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in computed}
+
+    def noter(name: str) -> Any:
+        def note(module: nn.Module, _: Any) -> None:
+            weight = getattr(module, name.rpartition(".")[2])
+            if not any(weight is one for one in seen[name]):
+                seen[name].append(weight)
+
+        return note
+
+    with ExitStack() as stack:
+        stack.enter_context(parametrize.cached())
+        for name, module in computed.items():
+            stack.callback(module.register_forward_pre_hook(noter(name)).remove)
+        yield seen
+
+
+def _loss(loss_fn: Loss, outputs: Tensor, y: Any) -> Tensor:
+    """Return the loss; torch's cross-entropy is given a column for every class and int64."""
+    if loss_fn is nn.functional.cross_entropy or isinstance(loss_fn, nn.CrossEntropyLoss):
+        outputs = class_logits(outputs)
+        shares = isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point()
+        y = y if shares else labels_of(y, *outputs.shape).to(outputs.device)
+    return _single(loss_fn(outputs, y))
 
 
 def _single(loss: Any) -> Tensor:
@@ -252,8 +333,11 @@ def _as_it_is(
 
     `frozen` would turn batch norm to its stored averages, which no training step uses.
     """
-    with graph():  # a copy made in inference mode could not be differentiated
-        parameters = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
+    with gradients_on():  # a copy made in inference mode could not be differentiated
+        parameters = {
+            name: p.detach().clone().requires_grad_(p.is_floating_point() or p.is_complex())
+            for name, p in model.named_parameters()
+        }
         buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
 
     def run(x: Tensor) -> Tensor:
@@ -270,6 +354,8 @@ def activation_scales(
 
     $$s_l = \sqrt{\text{mean of } a_l^2} \quad \text{over rows and units}$$
 
+    Of a layer that runs several times in one pass, all runs count alike.
+
     Args:
         model: runs in the mode it is in; nothing is left behind.
         x: (N, ...) floats.
@@ -279,7 +365,8 @@ def activation_scales(
         Layer name -> root mean square of its output, in the order of `layers`.
 
     Raises:
-        TypeError, ValueError: as `gradient_norms`; a layer that does not exist or did not run.
+        TypeError, ValueError: as `gradient_norms`; a layer that does not exist, did not run or
+            returns something else than one tensor.
 
     Reference: He, Zhang, Ren, Sun (2015), Delving Deep into Rectifiers, section 2.2.
     Elsewhere: a forward hook on each layer, logged as a histogram to TensorBoard.
@@ -288,20 +375,33 @@ def activation_scales(
     >>> activation_scales(net, torch.tensor([[3.0, -4.0, 0.0, 0.0]]))
     {'0': 2.5, '1': 1.5}
     """
+    check_input(model, x)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    check_input(model, x)
-    names = [name for name, _ in model.named_children()] if layers is None else list(layers)
-    with capture(model, names) as kept, _as_it_is(model) as (run, _), torch.no_grad():
+    names = [name for name, _ in model.named_children()] if layers is None else _listed(layers)
+    squares: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def noter(name: str) -> Any:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise TypeError(f"layer {name!r} returns {type(output).__name__}, not one tensor")
+            squares[name].append(output.detach().double().square().mean())
+
+        return note
+
+    hooks = {name: noter(name) for name in names}
+    with _as_it_is(model) as (run, _), torch.no_grad(), hooked(model, hooks):
         outputs_of(run, x.detach())
-    _expect_all_ran(names, kept)
-    return {name: kept[name].square().mean().sqrt().item() for name in names}
+    return {name: torch.stack(found).mean().sqrt().item() for name, found in squares.items()}
 
 
-def _expect_all_ran(names: Iterable[str], ran: Container[str]) -> None:
-    for name in names:
-        if name not in ran:
-            raise ValueError(f"layer {name!r} did not run in this forward pass")
+def _listed(layers: str | Sequence[str]) -> list[str]:
+    """Return names as a list; one name is one layer, not its letters."""
+    if isinstance(layers, str):
+        return [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a name or several, got {type(layers).__name__}")
+    return list(layers)
 
 
 def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
@@ -335,9 +435,10 @@ def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
         raise TypeError("grads must be a list of tensors, one per parameter")
     if not grads:
         raise ValueError("there is no gradient to clip: the list is empty")
-    if not max_norm > 0:
+    if not isinstance(max_norm, int | float) or not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    length = torch.stack([grad.detach().norm() for grad in grads]).norm()
+    wide = [grad.detach().to(torch.promote_types(grad.dtype, torch.float32)) for grad in grads]
+    length = torch.stack([grad.norm() for grad in wide]).norm()  # in half, squares overflow
     if not length.isfinite():
         raise ValueError(f"the gradient's norm is {length.item()}: clipping cannot repair that")
     factor = (max_norm / (length + 1e-6)).clamp(max=1.0)
@@ -348,17 +449,22 @@ def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
 def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[set[str]]:
     """Let the input of some layers pass as their output, inside the `with` block.
 
-    Of a residual block $x + F(x)$ only the skip is left. Of a plain layer nothing is left.
+    Of a residual block $x + F(x)$ only the skip is left. Of a plain layer nothing is left. What
+    passes is the input as it was, also where the layer works in place.
 
     Args:
-        model: the network; its hooks are as before when the block ends, also by an error.
+        model: the network; it is as before when the block ends, also by an error. Compiled by
+            torch, it runs uncompiled inside the block.
         layers: dotted names of layers whose output has the shape of their input.
 
     Yields:
         The names of the layers that were bypassed so far; empty before the first forward pass.
 
     Raises:
-        ValueError: no such layer, or one that changes the shape (in the forward pass).
+        TypeError: names that are none.
+        ValueError: no such layer; in the forward pass one that changes the shape, or takes or
+            gives something else than one tensor; on leaving, one that did not run although the
+            model did.
 
     Reference: Veit, Wilber, Belongie (2016), Residual Networks Behave Like Ensembles of
         Relatively Shallow Networks.
@@ -368,28 +474,48 @@ def bypass(model: nn.Module, layers: str | Sequence[str]) -> Iterator[set[str]]:
     ...     net(torch.tensor([[-1.0]]))
     tensor([[-1.]])
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
-    modules = {name: find_layer(model, name) for name in names}
+    names: dict[nn.Module, list[str]] = {}  # a shared layer may have been named twice
+    for name in _listed(layers):
+        names.setdefault(find_layer(model, name), []).append(name)
     passed: set[str] = set()
+    forwards = {module: _passer(module, own, passed) for module, own in names.items()}
 
-    def passer(name: str) -> Any:
-        def hand_on(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            if inputs[0].shape != output.shape:
-                came, went = tuple(inputs[0].shape), tuple(output.shape)
-                raise ValueError(f"layer {name!r} turns {came} into {went}: it cannot be bypassed")
-            passed.add(name)
-            return inputs[0]
+    def proves(name: str) -> Any:
+        def prove(*_: Any) -> None:
+            if name not in passed:
+                raise RuntimeError(f"layer {name!r} does not use its forward: it was not bypassed")
 
-        return hand_on
+        return prove
 
-    handles = []
-    try:
-        for name, module in modules.items():
-            handles.append(module.register_forward_hook(passer(name)))
+    with replaced(forwards), hooked(model, {n: proves(n) for own in names.values() for n in own}):
         yield passed
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _passer(module: nn.Module, names: Sequence[str], passed: set[str]) -> Any:
+    """Return a forward that hands on its input, once the layer has shown that it may.
+
+    The layer works on a copy, since it may change what it is given; so may the next one.
+    """
+    forward = module.forward
+
+    def hand_on(*inputs: Any, **named: Any) -> Tensor:
+        given = [*inputs, *named.values()]
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        if len(tensors) != 1 or any(isinstance(one, list | tuple | dict) and one for one in given):
+            raise ValueError(f"layer {names[0]!r} takes several inputs: which one should pass?")
+        kept = tensors[0].clone()
+        output = forward(*inputs, **named)
+        came, went = tuple(kept.shape), _shape(output)
+        if came != went:
+            raise ValueError(f"layer {names[0]!r} turns {came} into {went}: it cannot be bypassed")
+        passed.update(names)
+        return kept
+
+    return hand_on
+
+
+def _shape(output: Any) -> Any:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
 def block_ablation(
@@ -400,9 +526,10 @@ def block_ablation(
     $$\text{accuracy}_l = P\big( \arg\max f(x \mid a_l = a_{l-1}) = y \big)$$
 
     Args:
-        model: a classifier; it runs in evaluation mode.
+        model: a classifier, (N, K) or one logit for the classes 0 and 1; it runs in evaluation
+            mode.
         x: (N, ...) floats, best rows that it was not trained on.
-        y: (N,) true classes.
+        y: (N,) true classes, in a tensor, an array or a list.
         layers: dotted names; None takes every `Block` whose output has the size of its input.
 
     Returns:
@@ -419,7 +546,7 @@ def block_ablation(
     >>> list(block_ablation(net, torch.zeros(5, 2), [0, 1, 0, 1, 0]))
     ['layer2', 'layer3']
     """
-    names = _square_blocks(model) if layers is None else list(layers)
+    names = _square_blocks(model) if layers is None else _listed(layers)
     if not names:
         raise ValueError("the model has no Block that keeps the size; name the layers")
     return {name: accuracy_without(model, x, y, [name]) for name in names}
@@ -441,14 +568,8 @@ def accuracy_without(
     Args and errors: as `block_ablation`; no layers, or an empty list: the whole model.
     """
     check_input(model, x)
-    truth = torch.as_tensor(y, device=x.device)
-    if truth.shape != x.shape[:1]:
-        raise ValueError(f"y must have shape ({len(x)},), got {tuple(truth.shape)}")
-    names = [layers] if isinstance(layers, str) else list(layers)
-    with frozen(model), torch.no_grad(), bypass(model, names) as passed:
-        right = outputs_of(model, x).argmax(1) == truth
-    _expect_all_ran(names, passed)
-    return right.float().mean().item()
+    with bypass(model, layers):
+        return evaluate(model, (x, y)).accuracy
 
 
 def gradient_by_path_length(model: nn.Sequential, x: Tensor, y: Any, loss_fn: Loss) -> Tensor:
@@ -485,17 +606,30 @@ def gradient_by_path_length(model: nn.Sequential, x: Tensor, y: Any, loss_fn: Lo
     """
     blocks = _residual_blocks(model)
     check_input(model, x)
-    with frozen(model), graph():
+    with frozen(model), gradients_on():
         with capture(model, ["layer1", *blocks]) as kept:
-            loss = _single(loss_fn(outputs_of(model, x.detach().clone().requires_grad_()), y))
-        (signal,) = torch.autograd.grad(loss, kept[list(blocks)[-1]])
+            loss = _loss(loss_fn, outputs_of(model, x.detach().clone().requires_grad_()), y)
+        ends = [kept[list(blocks)[-1]], kept["layer1"]]
+        signal, whole = torch.autograd.grad(loss, ends)
         states = [kept[name].detach() for name in ("layer1", *blocks)][:-1]  # what blocks take in
         parts = signal[None]  # (1, N, width): no branch yet
         for block, state in zip(reversed(blocks.values()), reversed(states), strict=True):
             nothing = torch.zeros_like(signal)[None]
             through = _through_branch(block, state, parts)
             parts = torch.cat([parts, nothing]) + torch.cat([nothing, through])
+    _check_whole(parts.detach(), whole)
     return parts.detach()
+
+
+def _check_whole(parts: Tensor, whole: Tensor) -> None:
+    """Refuse parts that are not all of the gradient: something else lies between the blocks."""
+    gap = (parts.double().sum(0) - whole).abs().max().item()
+    largest = max(parts.abs().max().item(), whole.abs().max().item())
+    if gap > 100 * torch.finfo(whole.dtype).eps * largest:
+        raise ValueError(
+            f"the parts miss the gradient by {gap:.2g} of {largest:.2g}: the model must be a "
+            "deep_mlp(..., residual=True), with nothing else between its blocks"
+        )
 
 
 def _residual_blocks(model: Any) -> dict[str, Block]:
