@@ -713,7 +713,7 @@ copies = [" ".join(np.array(words)[keep == 1]) for keep in z]
 fit = lime_fit(z, spam.decision_function(copies), lime_weights(z, 0.25))
 
 # %%
-ours = lime_text(spam.decision_function, message, None)
+ours = lime_text(spam.decision_function, message, None, split=re.compile(r"\w+").findall)
 assert ours.words == words
 np.testing.assert_allclose(ours.weights, fit.coefficients)
 plots.tokens(ours.words, ours.weights, title="'chat' and 'sms' made it spam")
@@ -750,7 +750,7 @@ theirs = LimeTextExplainer(random_state=0).explain_instance(
     advert, both_classes, num_features=100, num_samples=1000
 )
 theirs = dict(theirs.as_list())
-ours = lime_text(spam.decision_function, advert, None)
+ours = lime_text(spam.decision_function, advert, None, split=re.compile(r"\w+").findall)
 np.testing.assert_allclose(ours.weights, [theirs[word] for word in ours.words], atol=0.25)
 for i in np.argsort(-np.abs(ours.weights))[:3]:
     print(f"{ours.words[i]:9} {ours.weights[i]:+.2f}   lime {theirs[ours.words[i]]:+.2f}")

@@ -42,7 +42,8 @@ def test_fewer_samples_are_the_first_ones_and_r2_is_scikit_learns(pools):
     z = z[:50]
     shown = z[:, QUARTERS] * IMAGE
     scores, weights = predict(shown)[:, 0], lime_weights(z, 0.5)
-    ridge = Ridge(alpha=1.0).fit(z, scores, sample_weight=weights)
+    spread = weights @ (z - np.average(z, axis=0, weights=weights)) ** 2
+    ridge = Ridge(alpha=0.01 * spread.mean()).fit(z, scores, sample_weight=weights)
     np.testing.assert_allclose(fit.coefficients, ridge.coef_, atol=1e-9)
     assert quality == pytest.approx(ridge.score(z, scores, sample_weight=weights))
 
@@ -51,9 +52,9 @@ def test_r2_by_hand():
     """Answers 0, 2 and 1, of equal weight: one feature cannot tell the last two apart."""
     pool = Pool(np.array([[0.0], [1.0], [1.0]]), np.array([0.0, 2.0, 1.0]))
     fit, quality = pool.fit(3, width=1e6)
-    # centered: z = -2/3, 1/3, 1/3, so sum of squares 2/3; y = -1, 1, 0; ridge of 1: b = 1 / (5/3)
-    assert fit.coefficients.item() == pytest.approx(0.6)
-    errors = np.array([-1, 1, 0]) - 0.6 * np.array([-2 / 3, 1 / 3, 1 / 3])
+    # centered: z = -2/3, 1/3, 1/3, so sum of squares 2/3; y = -1, 1, 0; no ridge: b = 1 / (2/3)
+    assert fit.coefficients.item() == pytest.approx(1.5)
+    errors = np.array([-1, 1, 0]) - 1.5 * np.array([-2 / 3, 1 / 3, 1 / 3])
     assert quality == pytest.approx(1 - (errors**2).sum() / 2)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from xailab import plots
-from xailab.attribution.lime import Fit, lime_fit, lime_weights
+from xailab.attribution.lime import Fit, lime_fit, lime_penalty, lime_weights
 from xailab.core.batching import batched
 from xailab.core.checks import check_positive
 from xailab.widgets.show import explorer_of, show, slider
@@ -74,7 +74,7 @@ class Pool(NamedTuple):
         """Return LIME on the first samples, and its R2 (0 where all answers are the same)."""
         z, y = self.switches[:n_samples], self.scores[:n_samples]
         weights = lime_weights(z, width)
-        found = lime_fit(z, y, weights)
+        found = lime_fit(z, y, weights, lime_penalty(z, weights))
         missed = weights @ (y - found.intercept - z @ found.coefficients) ** 2
         spread = weights @ (y - np.average(y, weights=weights)) ** 2
         return found, float(1 - missed / spread) if spread > 0 else 0.0
