@@ -27,6 +27,8 @@
 # **Time:** 85 minutes with the exercises; the cells run in less than a minute · **Difficulty:** 3 of 5
 
 # %%
+import re
+
 import numpy as np
 import skimage
 import torch

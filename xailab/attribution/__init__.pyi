@@ -23,6 +23,7 @@ from .lime import Fit as Fit
 from .lime import WordWeights as WordWeights
 from .lime import lime_fit as lime_fit
 from .lime import lime_image as lime_image
+from .lime import lime_penalty as lime_penalty
 from .lime import lime_tabular as lime_tabular
 from .lime import lime_text as lime_text
 from .lime import lime_weights as lime_weights
