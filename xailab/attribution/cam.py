@@ -94,7 +94,7 @@ def cam(
     return _sized(_weighted(weights, maps), x, upsample, interpolation)
 
 
-@method("layer", title="Grad-CAM")
+@method("gradient", "layer", title="Grad-CAM", keras="xailab.attribution.cam_keras:grad_cam")
 def grad_cam(
     model: nn.Module,
     x: Tensor,
@@ -147,7 +147,7 @@ def grad_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", title="Grad-CAM++")
+@method("gradient", "layer", title="Grad-CAM++")
 def grad_cam_plus_plus(
     model: nn.Module,
     x: Tensor,
@@ -204,7 +204,7 @@ def grad_cam_plus_plus(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", title="LayerCAM")
+@method("gradient", "layer", title="LayerCAM")
 def layer_cam(
     model: nn.Module,
     x: Tensor,
@@ -253,7 +253,7 @@ def layer_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", title="Score-CAM")
+@method("layer", title="Score-CAM", units="activation")
 def score_cam(
     model: nn.Module,
     x: Tensor,
@@ -316,7 +316,7 @@ def score_cam(
     return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", "relu", title="guided Grad-CAM")
+@method("gradient", "layer", "relu", title="guided Grad-CAM", units="none: a product of two")
 def guided_grad_cam(
     model: nn.Module,
     x: Tensor,

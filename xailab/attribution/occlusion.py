@@ -4,9 +4,10 @@ Lesson 10 teaches this file. Nothing but answers of the model is used, so it may
 All results are score drops: f(x) - f(x without the part), positive where the part helped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,26 @@ from xailab.core.checks import (
     check_input,
     check_positive,
 )
-from xailab.core.registry import method
+from xailab.core.registry import grid_of, method, stride_of, window_of
 from xailab.core.scores import batched_scores, target_of_rows, variant_scores
+from xailab.core.subjects import PICTURE, Subject
 
 Size = int | Sequence[int]
 
 
-@method("window")
+def _count_windows(subject: Subject, options: Mapping[str, Any]) -> int:
+    """Return how many rows occlusion runs for one row: itself and every window."""
+    shape = subject.rows.shape[1:]
+    sizes, steps = _window(options["window"], options.get("stride"), shape)
+    return 1 + len(list(_windows(sizes, steps, shape)))
+
+
+def count_features(subject: Subject, options: Mapping[str, Any]) -> int:
+    """Return how many features, or groups of them, a row has."""
+    return len(check_feature_mask(options.get("feature_mask"), subject.rows).unique())
+
+
+@method("window", defaults={"window": window_of, "stride": stride_of}, rows=_count_windows)
 def occlusion(
     model: Model,
     x: Tensor,
@@ -83,7 +97,11 @@ def occlusion(
     return drops / hits
 
 
-@method(title="feature ablation")
+@method(
+    title="feature ablation",
+    defaults={"feature_mask": grid_of(7)},
+    rows=lambda subject, options: 1 + count_features(subject, options),
+)
 def feature_ablation(
     model: Model,
     x: Tensor,
@@ -136,7 +154,13 @@ def feature_ablation(
     return found.gather(1, labels.flatten(1)).reshape(x.shape)
 
 
-@method("masks", title="RISE")
+@method(
+    "masks",
+    title="RISE",
+    kinds=PICTURE,
+    defaults={"n_masks": lambda subject: 300, "grid": lambda subject: 7},
+    rows=lambda subject, options: options["n_masks"],
+)
 def rise(
     model: Model,
     x: Tensor,

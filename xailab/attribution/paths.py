@@ -25,7 +25,12 @@ from xailab.core.state import frozen
 _GAP = 0.1  # of the attribution's size: a sum that misses more is no approximation
 
 
-@method()
+@method(
+    "gradient",
+    promises="baseline",
+    rows=lambda subject, options: options.get("n_steps", 50),
+    keras="xailab.attribution.cam_keras:integrated_gradients",
+)
 def integrated_gradients(
     model: Model,
     x: Tensor,
@@ -95,7 +100,12 @@ def integrated_gradients(
     return way * mean if multiply_by_inputs else mean
 
 
-@method("background")
+@method(
+    "gradient",
+    "background",
+    promises="background",
+    rows=lambda subject, options: options.get("n_samples", 100),
+)
 def expected_gradients(
     model: Model,
     x: Tensor,

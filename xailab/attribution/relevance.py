@@ -42,7 +42,7 @@ _LINEAR = {"Addmm", "Mm", "Convolution", "NativeBatchNorm", "CudnnBatchNorm", "M
 _LINEAR |= {"AvgPool", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "Expand", "Neg", "Add", "Sub"}
 
 
-@method("known", title="DeepLIFT")
+@method("gradient", "known", title="DeepLIFT", promises="baseline")
 def deep_lift(
     model: nn.Module,
     x: Tensor,
@@ -95,7 +95,14 @@ def deep_lift(
     return found.to(x.dtype)
 
 
-@method("known", "background", title="Deep SHAP")
+@method(
+    "gradient",
+    "known",
+    "background",
+    title="Deep SHAP",
+    promises="background",
+    rows=lambda subject, options: len(options["background"]),
+)
 def deep_shap(
     model: nn.Module,
     x: Tensor,
@@ -149,7 +156,7 @@ def deep_shap(
     return total.to(x.dtype)
 
 
-@method("known", title="LRP")
+@method("gradient", "known", title="LRP")
 def lrp(
     model: nn.Module,
     x: Tensor,

@@ -27,7 +27,7 @@ from xailab.core.scores import (
 from xailab.core.state import frozen
 
 
-@method()
+@method("gradient", units="score per unit of x", keras="xailab.attribution.cam_keras:saliency")
 def saliency(model: Model, x: Tensor, target: Target, *, absolute: bool = False) -> Tensor:
     r"""Gradient of the target's score with respect to the input.
 
@@ -61,7 +61,7 @@ def saliency(model: Model, x: Tensor, target: Target, *, absolute: bool = False)
     return gradient.abs() if absolute else gradient
 
 
-@method()
+@method("gradient")
 def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     r"""Input times gradient: what each input number adds if the model were linear.
 
@@ -93,7 +93,12 @@ def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     return x.detach() * gradient
 
 
-@method("relu")
+@method(
+    "gradient",
+    "relu",
+    units="score per unit of x",
+    keras="xailab.attribution.cam_keras:guided_backprop",
+)
 def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     r"""Backward pass that keeps only positive gradients at every ReLU.
 
@@ -128,7 +133,7 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     return _rectified(_Guided, model, x, target)
 
 
-@method("relu")
+@method("gradient", "relu", units="score per unit of x")
 def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     r"""Backward pass with a ReLU on the signal itself, blind to what the forward pass did.
 
@@ -158,7 +163,12 @@ def deconvnet(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     return _rectified(_Deconv, model, x, target)
 
 
-@method(title="SmoothGrad")
+@method(
+    "gradient",
+    title="SmoothGrad",
+    units="score per unit of x",
+    rows=lambda subject, options: options.get("n_samples", 25),
+)
 def smoothgrad(
     model: Model,
     x: Tensor,

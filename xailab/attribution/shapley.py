@@ -6,25 +6,31 @@ yet" means (a baseline, a background, the tree's own training rows) and in what 
 """
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, zip_longest
 from math import comb, factorial
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from xailab.attribution.occlusion import check_feature_mask
+from xailab.attribution.occlusion import check_feature_mask, count_features
 from xailab.core.batching import batched
 from xailab.core.checks import (
     Model,
     Target,
+    as_integer,
     check_baseline,
+    check_index,
     check_input,
     check_positive,
 )
-from xailab.core.registry import method
+from xailab.core.outputs import as_array
+from xailab.core.registry import grid_of, method
 from xailab.core.scores import variant_scores
+from xailab.core.tables import column_names, finite_floats
 
 Array = np.ndarray
 Predict = Callable[[Array], Array]
@@ -46,8 +52,8 @@ def shapley_of_game(value: Callable[[frozenset[int]], float], n_players: int) ->
         (n,) float64, in units of the worth; the sum is v(all) - v(nobody).
 
     Raises:
-        TypeError: `n_players` is not an integer.
-        ValueError: n below 1, or too many players to enumerate.
+        TypeError: `n_players` is not an integer, a worth is not a number.
+        ValueError: n below 1, too many players to enumerate, or a worth that is NaN or infinite.
 
     Reference: Shapley (1953), A value for n-person games.
 
@@ -55,9 +61,7 @@ def shapley_of_game(value: Callable[[frozenset[int]], float], n_players: int) ->
     >>> shapley_of_game(lambda team: glove.get(team, 0.0), 3).round(3)
     array([0.667, 0.167, 0.167])
     """
-    n = _countable(n_players, "players")
-    worths = [value(frozenset(np.flatnonzero(mask).tolist())) for mask in _coalitions(n)]
-    return _shares(np.asarray(worths, dtype=np.float64))
+    return _shares(_game(value, _coalitions(_countable(n_players, "players"))))
 
 
 def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: int) -> Array:
@@ -89,7 +93,7 @@ def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: in
     """
     n = _countable(n_players, "players")
     masks = _coalitions(n)
-    worths = np.array([value(frozenset(np.flatnonzero(mask).tolist())) for mask in masks])
+    worths = _game(value, masks)
     found = np.zeros((n, n))
     for i, j in combinations(range(n), 2):
         without = ~masks[:, i] & ~masks[:, j]
@@ -97,10 +101,16 @@ def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: in
         weights = np.array([_weight(size, n - 1) / 2 for size in sizes])
         both = worths[base + 2**i + 2**j] - worths[base + 2**i] - worths[base + 2**j]
         found[i, j] = found[j, i] = weights @ (both + worths[base])
-    return found + np.diag(_shares(worths.astype(np.float64)) - found.sum(1))
+    return found + np.diag(_shares(worths) - found.sum(1))
 
 
-@method("few", title="Shapley values")
+@method(
+    "few",
+    title="Shapley values",
+    promises="baseline",
+    defaults={"feature_mask": grid_of(3)},
+    rows=lambda subject, options: 2 ** count_features(subject, options),
+)
 def shapley_values(
     model: Model,
     x: Tensor,
@@ -179,7 +189,7 @@ def permutation_shap(
 
     Args:
         predict: maps (M, F) to (M,) or (M, K).
-        x: (F,) one row, or (N, F).
+        x: (F,) one row, or (N, F): array, tensor, list, Series or DataFrame.
         background: (B, F) rows whose values stand in for missing features.
         n_permutations: m.
         seed: of the orders; the global random state is neither used nor changed.
@@ -189,9 +199,9 @@ def permutation_shap(
         The shape of `x`, with one more dimension (K,) where `predict` gives several outputs.
 
     Raises:
-        TypeError: `predict` is not callable; data that are not numbers.
-        ValueError: NaN, shapes that do not fit, m below 1, or answers that are NaN or
-            of another shape.
+        TypeError: `predict` is not callable; text in a column or among the answers.
+        ValueError: NaN in a column, shapes or names of columns that do not fit, m below 1, or
+            answers that are NaN or of another shape.
 
     Reference: Štrumbelj, Kononenko (2014), Explaining prediction models and individual
         predictions with feature contributions; Mitchell, Cooper, Frank, Holmes (2022), Sampling
@@ -203,7 +213,8 @@ def permutation_shap(
     array([3., 3.])
     """
     rows, others = _table(x, background)
-    orders = _orders(rows.shape[1], check_positive("n_permutations", n_permutations), seed)
+    count = check_positive("n_permutations", n_permutations)
+    orders = _orders(rows.shape[1], count, as_integer("seed", seed))
     masks = np.concatenate([_walk(order) for order in orders])  # (2m (F + 1), F)
     found = []
     for row in rows:
@@ -236,7 +247,7 @@ def kernel_shap(
 
     Args:
         predict: maps (M, F) to (M,) or (M, K).
-        x: (F,) one row, or (N, F).
+        x: (F,) one row, or (N, F): array, tensor, list, Series or DataFrame.
         background: (B, F) rows whose values stand in for missing features.
         n_samples: coalitions drawn, beside the empty and the full one; None takes all, and the
             answer is exact. Each comes with its complement.
@@ -258,7 +269,7 @@ def kernel_shap(
     array([3., 3.])
     """
     rows, others = _table(x, background)
-    masks, weights = _sampled(rows.shape[1], n_samples, seed)
+    masks, weights = _sampled(rows.shape[1], n_samples, as_integer("seed", seed))
     ends = np.array([[False], [True]]).repeat(rows.shape[1], axis=1)
     found = []
     for row in rows:
@@ -288,10 +299,11 @@ def shapley_kernel_weights(n: int) -> Array:
     >>> shapley_kernel_weights(4)
     array([1.  , 0.75, 1.  ])
     """
-    if check_positive("n", n) < 2:
+    count = check_positive("n", n)
+    if count < 2:
         raise ValueError(f"n must be at least 2, got {n}")
-    sizes = np.arange(1, n)
-    return (n - 1) / (sizes * (n - sizes))
+    sizes = np.arange(1, count)
+    return (count - 1) / (sizes * (count - sizes))
 
 
 def linear_shap(weights: Array, x: Array, background: Array, *, conditional: bool = False) -> Array:
@@ -315,7 +327,8 @@ def linear_shap(weights: Array, x: Array, background: Array, *, conditional: boo
 
     Raises:
         TypeError: data that are not numbers.
-        ValueError: NaN, shapes that do not fit, or too many features to enumerate.
+        ValueError: NaN, shapes or names of columns that do not fit; for `conditional` too many
+            features to enumerate, or a single background row, which has no covariance.
 
     Reference: Štrumbelj, Kononenko (2014), Explaining prediction models and individual
         predictions with feature contributions; Aas, Jullum, Løland (2021), Explaining individual
@@ -325,15 +338,18 @@ def linear_shap(weights: Array, x: Array, background: Array, *, conditional: boo
     >>> linear_shap(np.array([3.0, -2.0]), np.array([1.0, 1.0]), np.zeros((1, 2)))
     array([ 3., -2.])
     """
-    w = np.asarray(weights, dtype=np.float64)
+    w = finite_floats("weights", weights, 1)
     rows, others = _table(x, background)
     if w.shape != rows.shape[1:]:
         raise ValueError(f"weights must have shape {rows.shape[1:]}, got {w.shape}")
     away = rows - others.mean(0)
     if not conditional:
         found = w * away
+    elif len(others) < 2:
+        raise ValueError("background must have at least two rows for conditional=True, got 1")
     else:
-        worths = np.stack([away @ _given(mask, others) @ w for mask in _coalitions(w.size)])
+        masks = _coalitions(_countable(w.size, "features"))
+        worths = np.stack([away @ _given(mask, others) @ w for mask in masks])
         found = np.stack([_shares(column) for column in worths.T])
     return found if np.ndim(x) == 2 else found[0]
 
@@ -352,16 +368,22 @@ def tree_shap(tree: Any, x: Array, *, target: int | None = None) -> Array:
     its few features, so its Shapley values come from the coefficients of a polynomial.
 
     Args:
-        tree: a fitted scikit-learn `DecisionTreeRegressor` or `DecisionTreeClassifier`.
-        x: (F,) one row, or (N, F). NaN goes where the tree sends it.
-        target: class whose probability is explained; None for a regressor.
+        tree: a fitted scikit-learn `DecisionTreeRegressor` or `DecisionTreeClassifier`; of a
+            forest, one of its trees.
+        x: (F,) one row, or (N, F): array, tensor, list, Series or DataFrame. NaN goes where the
+            tree sends it.
+        target: which column of `predict_proba` is explained, or, where a regressor has several
+            outputs, of `predict`; None for a regressor: all outputs.
 
     Returns:
-        The shape of `x`; each row sums to the tree's answer minus its mean over training rows.
+        The shape of `x`, with one more dimension (K,) for a regressor of K > 1 outputs and no
+        target; over features it sums to the tree's answer minus its mean over training rows.
 
     Raises:
-        TypeError: no fitted scikit-learn tree.
-        ValueError: x does not fit the tree; target missing, or out of range.
+        TypeError: no fitted scikit-learn tree, a forest; text in a column; a target that is no
+            integer (True, 1.0 and "1" are none).
+        ValueError: x does not fit the tree, in number or names of columns; infinity; target
+            missing, or out of range; a classifier of several outputs.
 
     Reference: Lundberg et al. (2020), From local explanations to global understanding with
         explainable AI for trees (the game); Yang (2021), Fast TreeSHAP (leaf by leaf).
@@ -375,7 +397,7 @@ def tree_shap(tree: Any, x: Array, *, target: int | None = None) -> Array:
     """
     nodes, values, rows = _tree(tree, x, target)
     goes_left = _goes_left(nodes, rows)
-    found = np.zeros(rows.shape)
+    found = np.zeros((*rows.shape, values.shape[1]))
     for leaf, path in _leaves(nodes):
         features = sorted({int(nodes.feature[node]) for node, _ in path})
         ones, zeros = np.ones((len(rows), len(features))), np.ones(len(features))
@@ -384,8 +406,8 @@ def tree_shap(tree: Any, x: Array, *, target: int | None = None) -> Array:
             ones[:, i] *= goes_left[:, node] == left
             child = nodes.children_left[node] if left else nodes.children_right[node]
             zeros[i] *= nodes.weighted_n_node_samples[child] / nodes.weighted_n_node_samples[node]
-        found[:, features] += values[leaf] * _product_game(ones, zeros)
-    return found if np.ndim(x) == 2 else found[0]
+        found[:, features] += _product_game(ones, zeros)[..., None] * values[leaf]
+    return _like(found, x)
 
 
 def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array:
@@ -397,12 +419,13 @@ def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array
     split of a symmetric function gets more.
 
     Args:
-        tree: a fitted scikit-learn tree.
+        tree: a fitted scikit-learn tree, as for `tree_shap`.
         x: (F,) one row, or (N, F).
-        target: class whose probability is explained; None for a regressor.
+        target: which column is explained, as for `tree_shap`.
 
     Returns:
-        The shape of `x`; each row sums to the tree's answer minus its mean over training rows.
+        As `tree_shap`: the means of the nodes are those of the tree's answers, whatever it was
+        grown to minimize, so that the sums are the same.
 
     Raises:
         TypeError, ValueError: as `tree_shap`.
@@ -417,32 +440,88 @@ def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array
     [0.25, 0.5]
     """
     nodes, values, rows = _tree(tree, x, target)
-    goes_left = _goes_left(nodes, rows)
-    found = np.zeros(rows.shape)
+    goes_left, means = _goes_left(nodes, rows), _means(nodes, values)
+    found = np.zeros((*rows.shape, values.shape[1]))
     for i, row in enumerate(found):
         node = 0
         while nodes.children_left[node] >= 0:
             left = goes_left[i, node]
             child = nodes.children_left[node] if left else nodes.children_right[node]
-            row[nodes.feature[node]] += values[child] - values[node]
+            row[nodes.feature[node]] += means[child] - means[node]
             node = child
-    return found if np.ndim(x) == 2 else found[0]
+    return _like(found, x)
 
 
-def _tree(tree: Any, x: Array, target: int | None) -> tuple[Any, Array, Array]:
-    """Return the tree's nodes, the explained answer of every node, and the rows as it sees them."""
+def _tree(tree: Any, x: Any, target: int | None) -> tuple[Any, Array, Array]:
+    """Return the tree's nodes, the explained answers (nodes, K), and the rows as it sees them."""
     nodes = getattr(tree, "tree_", None)
-    if nodes is None:
-        raise TypeError(f"tree must be a fitted scikit-learn tree, got {type(tree).__name__}")
-    rows = np.atleast_2d(np.asarray(x, dtype=np.float32))  # as the tree itself rounds its input
-    if rows.ndim != 2 or rows.shape[1] != nodes.n_features:
+    if not hasattr(nodes, "children_left"):
+        kind = type(tree).__name__
+        trees = len(getattr(tree, "estimators_", ()))
+        many = f", which has {trees} trees: take one of its estimators_" if trees else ""
+        raise TypeError(
+            f"tree must be one fitted scikit-learn decision tree, got {kind}{many}; a whole model "
+            "of another kind is explained by permutation_shap(model.predict, ...)"
+        )
+    rows = _seen_by(tree, x)
+    if rows.shape[1] != nodes.n_features:
         raise ValueError(f"the tree knows {nodes.n_features} features, x has shape {np.shape(x)}")
-    answers = nodes.value[:, 0]  # (nodes, 1), or class shares (nodes, K)
-    if target is None and answers.shape[1] > 1:
-        raise ValueError(f"target=None, but the tree has {answers.shape[1]} classes: say which one")
-    if target is not None and not 0 <= target < answers.shape[1]:
-        raise ValueError(f"target must lie in 0..{answers.shape[1] - 1}, got {target}")
-    return nodes, answers[:, target or 0], rows
+    return nodes, _explained(nodes.value, target), rows
+
+
+def _seen_by(tree: Any, x: Any) -> Array:
+    """Return x as (N, F) float32, as the tree itself rounds it, NaN included."""
+    if np.ndim(x) not in (1, 2):
+        raise ValueError(f"x must be (F,) or (N, F), got shape {np.shape(x)}")
+    trained = getattr(tree, "feature_names_in_", None)
+    _check_columns("x", column_names(x), "the tree", None if trained is None else list(trained))
+    holes = np.asarray(pd.isna(as_array(x) if isinstance(x, Tensor) else x))
+    values = finite_floats("x", _filled(x, holes) if holes.any() else x, np.ndim(x))
+    with np.errstate(over="ignore"):
+        rows = np.where(holes, np.nan, values).astype(np.float32)
+    if np.isinf(rows).any():
+        raise ValueError("x holds values that are too large for float32, which the tree works in")
+    return np.atleast_2d(rows)
+
+
+def _filled(x: Any, holes: Array) -> Any:
+    """Return x with 0 where something is missing, under the same names."""
+    values = np.where(holes, 0.0, np.asarray(x, dtype=object))
+    if isinstance(x, pd.DataFrame):
+        return pd.DataFrame(values, columns=x.columns)
+    return pd.Series(values, index=x.index) if isinstance(x, pd.Series) else values
+
+
+def _explained(values: Array, target: int | None) -> Array:
+    """Return which of the answers (nodes, outputs, classes) are explained, (nodes, K)."""
+    outputs, classes = values.shape[1:]
+    if outputs > 1 and classes > 1:
+        raise ValueError(
+            f"the tree has {outputs} outputs of several classes: fit one tree for each"
+        )
+    answers = values[:, :, 0] if classes == 1 else values[:, 0]
+    if target is None and classes > 1:
+        raise ValueError(f"target=None, but the tree has {classes} classes: say which one")
+    if target is None:
+        return answers
+    return answers[:, [check_index("target", target, answers.shape[1])]]
+
+
+def _like(found: Array, x: Any) -> Array:
+    """Return (N, F, K) as one row where x is one, without the last axis where K is 1."""
+    whole = found[..., 0] if found.shape[2] == 1 else found
+    return whole if np.ndim(x) == 2 else whole[0]
+
+
+def _means(nodes: Any, values: Array) -> Array:
+    """Return the mean over training rows of the answers below every node, (nodes, K)."""
+    means, weight = values.copy(), nodes.weighted_n_node_samples
+    for node in reversed(range(len(means))):  # children have larger numbers
+        left, right = nodes.children_left[node], nodes.children_right[node]
+        if left >= 0:
+            both = weight[left] * means[left] + weight[right] * means[right]
+            means[node] = both / weight[node]
+    return means
 
 
 def _goes_left(nodes: Any, rows: Array) -> Array:
@@ -487,12 +566,24 @@ def _product_game(ones: Array, zeros: Array) -> Array:
 
 
 def _countable(n: int, what: str) -> int:
-    if check_positive(f"number of {what}", n) > _MOST:
+    count = check_positive(f"number of {what}", n)
+    if count > _MOST:
         raise ValueError(
             f"{n} {what} have 2^{n} coalitions, more than can be enumerated (at most {_MOST} "
             f"{what}): group them, or draw a sample with permutation_shap or kernel_shap"
         )
-    return n
+    return count
+
+
+def _game(value: Callable[[frozenset[int]], float], masks: Array) -> Array:
+    """Return what coalitions are worth, (M,) float64."""
+    if not callable(value):
+        raise TypeError(f"value must be a function, got {type(value).__name__}")
+    worths = [value(frozenset(np.flatnonzero(mask).tolist())) for mask in masks]
+    for worth in worths:
+        if not isinstance(worth, (Real, np.bool_, np.ndarray, Tensor)) or np.ndim(worth):
+            raise TypeError(f"value must give one number, got {worth!r:.60}")
+    return finite_floats("value(coalition)", [float(worth) for worth in worths], 1)
 
 
 def _coalitions(n: int) -> Array:
@@ -517,19 +608,29 @@ def _shares(worths: Array) -> Array:
     return shares
 
 
-def _table(x: Array, background: Array) -> tuple[Array, Array]:
-    """Return x and the background as (N, F) and (B, F) float64."""
-    rows = np.asarray(x, dtype=np.float64)
-    others = np.asarray(background, dtype=np.float64)
-    if rows.ndim not in (1, 2) or others.ndim != 2 or rows.shape[-1] != others.shape[-1]:
+def _table(x: Any, background: Any) -> tuple[Array, Array]:
+    """Return x and the background as (N, F) and (B, F) float64, with the same columns."""
+    shapes = np.shape(x), np.shape(background)
+    if len(shapes[0]) not in (1, 2) or len(shapes[1]) != 2 or shapes[0][-1] != shapes[1][-1]:
         raise ValueError(
-            f"x must be (F,) or (N, F) and background (B, F), got {rows.shape} and {others.shape}"
+            f"x must be (F,) or (N, F) and background (B, F), got {shapes[0]} and {shapes[1]}"
         )
-    if rows.size == 0 or others.size == 0:
-        raise ValueError(f"x or background is empty: {rows.shape} and {others.shape}")
-    if not (np.isfinite(rows).all() and np.isfinite(others).all()):
-        raise ValueError("x or background holds values that are NaN or infinite")
-    return np.atleast_2d(rows), others
+    if 0 in shapes[0] + shapes[1]:
+        raise ValueError(f"x or background is empty: {shapes[0]} and {shapes[1]}")
+    _check_columns("x", column_names(x), "background", column_names(background))
+    rows = finite_floats("x", x, len(shapes[0]))
+    return np.atleast_2d(rows), finite_floats("background", background, 2)
+
+
+def _check_columns(
+    name: str, columns: list[str] | None, other: str, others: list[str] | None
+) -> None:
+    """Refuse tables whose columns have other names, or another order."""
+    if columns is None or others is None or columns == others:
+        return
+    pairs = zip_longest(columns, others)
+    one, two = next(pair for pair in pairs if pair[0] != pair[1])
+    raise ValueError(f"{name} has the column {one!r} where {other} has {two!r}")
 
 
 def _worths(
@@ -541,17 +642,28 @@ def _worths(
 
     def mean_answers(some: Array) -> Array:
         rows = np.where(some[:, None], row, background)  # (m, B, F)
-        answers = np.asarray(predict(rows.reshape(-1, len(row))), dtype=np.float64)
-        if answers.ndim not in (1, 2) or len(answers) != rows.shape[0] * rows.shape[1]:
-            wanted = rows.shape[0] * rows.shape[1]
-            raise ValueError(f"predict must give ({wanted},) or ({wanted}, K), got {answers.shape}")
-        if not np.isfinite(answers).all():
-            raise ValueError("predict gave values that are NaN or infinite")
+        answers = _answers(predict(rows.reshape(-1, len(row))), rows.shape[0] * rows.shape[1])
         return answers.reshape(*rows.shape[:2], *answers.shape[1:]).mean(1)
 
     return batched(
         mean_answers, masks, batch_size=batch_size, owner=predict, row_bytes=background.nbytes
     )
+
+
+def _answers(given: Any, n: int) -> Array:
+    """Return what a black box answered to n rows as finite float64, (n,) or (n, K)."""
+    wanted = f"predict must give ({n},) or ({n}, K)"
+    try:
+        answers = as_array(given) if isinstance(given, Tensor) else np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{wanted}, got rows that differ") from error
+    if answers.ndim not in (1, 2) or len(answers) != n or not answers.size:
+        raise ValueError(f"{wanted}, got {answers.shape}")
+    if answers.dtype.kind not in "biuf":
+        raise TypeError(f"predict must give numbers, got {answers.dtype}: {answers.flat[0]!r:.40}")
+    if not np.isfinite(answers).all():
+        raise ValueError("predict gave values that are NaN or infinite")
+    return answers.astype(np.float64)
 
 
 def _orders(n: int, count: int, seed: int) -> list[Array]:
@@ -571,13 +683,14 @@ def _walk(order: Array) -> Array:
 
 def _sampled(n: int, n_samples: int | None, seed: int) -> tuple[Array, Array]:
     """Return coalitions, neither empty nor full, and their weights in the regression."""
-    if n_samples is None or check_positive("n_samples", n_samples) >= 2**n - 2:
+    count = None if n_samples is None else check_positive("n_samples", n_samples)
+    if count is None or count >= 2**n - 2:
         masks = _coalitions(_countable(n, "features"))[1:-1]
         kernel = [0.0] + [(n - 1) / (comb(n, k) * k * (n - k)) for k in range(1, n)]
         return masks, np.array(kernel)[masks.sum(1)]
     generator = np.random.default_rng(seed)
     share = shapley_kernel_weights(n)
-    sizes = generator.choice(np.arange(1, n), size=-(-n_samples // 2), p=share / share.sum())
+    sizes = generator.choice(np.arange(1, n), size=-(-count // 2), p=share / share.sum())
     ranks = generator.random((len(sizes), n)).argsort(1)
     some = ranks < sizes[:, None]
     masks = np.concatenate([some, ~some])

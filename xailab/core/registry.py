@@ -1,8 +1,11 @@
-"""The list of all methods, which the comparer, the scoreboard and the contract tests go through."""
+"""The list of all methods: what each takes and gives, in one card a method.
+
+`explain`, the scoreboard, the chooser, the benchmarks and the contract tests read these cards.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -10,67 +13,108 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xailab.core.subjects import PICTURE, Subject
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Method:
-    """One attribution method `(model, x, target, ...) -> Tensor`.
+class Card:
+    """What is known of one attribution method.
 
     Attributes:
         name: the function's name, as in tables.
-        title: its name in the field, as in pictures.
         function: the function itself.
-        needs: of a model, "layer" (a layer with positions), "relu" (ReLU modules
-            and no functional ones), "gap" (global average pooling before a linear classifier),
-            "known" (nothing but operations that a rule is known for);
+        needs: of a model, "layer" (a layer with positions), "gradient", "relu" (ReLU modules and
+            no other ReLU), "gap" (global average pooling before a linear classifier), "known"
+            (nothing but operations that a rule is known for);
             and of the caller, "background" (rows to compare with), "window" (its size), "masks"
             (their number and grid), "few" (features, or groups of them: 2^n are run).
+        title: its name in the field, as in pictures.
+        takes: "model" (tensors in and out), "predict" (arrays), "tree", "linear" (scikit-learn's
+            own numbers), "tokens" (a network on words).
+        kinds: what a row of x may be ("picture", "table", "sequence", "text"); empty: anything.
+        units: of its answer.
+        promises: what its sum is, in words, where it promises one: "baseline" (the change of the
+            score from a baseline) or "background" (from the mean over a background).
+        defaults: option -> what it is for a subject, where the caller says nothing.
+        rows: how many rows it runs for each row of x, from a subject and the options.
+        run: how `explain` calls it, where that is not (model, x, target, **options).
+        keras: where its twin for Keras models stands, "module:function".
+        reason: why one would take it, for the chooser.
         options: the names of its keyword arguments.
     """
 
     name: str
     function: Callable[..., Any]
-    needs: frozenset[str]
+    needs: frozenset[str] = frozenset()
     title: str = ""
+    takes: str = "model"
+    kinds: frozenset[str] = frozenset()
+    units: str = "score"
+    promises: str = ""
+    defaults: Mapping[str, Callable[[Subject], Any]] = field(default_factory=dict, compare=False)
+    rows: Callable[[Subject, Mapping[str, Any]], int] = field(
+        default=lambda subject, options: 1, compare=False
+    )
+    run: Callable[..., Any] | None = field(default=None, compare=False)
+    keras: str = ""
+    reason: str = ""
     options: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        parameters = list(inspect.signature(self.function).parameters.values())[3:]
+        parameters = list(inspect.signature(self.function).parameters.values())
         named = (
-            one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+            one.name
+            for one in parameters[0 if self.takes != "model" else 3 :]
+            if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
         )
-        object.__setattr__(self, "options", frozenset(named))
+        own = {"model", "predict", "tree", "x", "target", "image", "text", "weights", "inputs"}
+        object.__setattr__(self, "options", frozenset(named) - own)
         object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
 
     def maps(self, model: Any, x: Tensor, target: Any, options: Mapping[str, Any]) -> Tensor:
-        """Run the function with those options that it knows.
+        """Run a method `(model, x, target)` with those options that it knows.
 
         Raises:
             TypeError: it did not return a tensor or an array.
             ValueError: it did not give one map per row of `x`.
         """
         known = {name: value for name, value in options.items() if name in self.options}
-        answer = self.function(model, x, target, **known)
+        return self.checked(self.function(model, x, target, **known), len(x), x)
+
+    def checked(self, answer: Any, rows: int, x: Any) -> Tensor:
+        """Return an answer as a tensor with one map a row, or raise as `maps` does."""
         if not isinstance(answer, (Tensor, np.ndarray)):
             raise TypeError(
                 f"{self.name} must return a Tensor, it returned {type(answer).__name__}"
             )
-        if answer.ndim < 2 or len(answer) != len(x):
+        if answer.ndim < 2 or len(answer) != rows:
             came, shape = tuple(answer.shape), tuple(x.shape)
             raise ValueError(f"{self.name} must give one map per row of x {shape}, it gave {came}")
         return torch.as_tensor(answer).detach()
 
+    def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the options that the method knows, and its defaults for the subject."""
+        given = {name: value for name, value in options.items() if name in self.options}
+        drawn = {name: of(subject) for name, of in self.defaults.items() if name not in given}
+        return {**{name: value for name, value in drawn.items() if value is not None}, **given}
 
-METHODS: dict[str, Method] = {}
+
+METHODS: dict[str, Card] = {}
 
 
-def method(*needs: str, title: str = "") -> Callable[[F], F]:
-    """Enter a function into the list of methods; with that it is under the contract tests."""
+def method(*needs: str, **facts: Any) -> Callable[[F], F]:
+    """Enter a function into the list of methods; with that it is under the contract tests.
+
+    Args:
+        needs: words of `Card.needs`.
+        facts: any other field of `Card`, such as `title` or `units`.
+    """
 
     def enter(function: F) -> F:
         name = function.__name__
-        METHODS[name] = Method(name, function, frozenset(needs), title)
+        METHODS[name] = Card(name, function, frozenset(needs), **facts)
         return function
 
     return enter
@@ -78,7 +122,7 @@ def method(*needs: str, title: str = "") -> Callable[[F], F]:
 
 def chosen(
     methods: Sequence[str | Callable[..., Any]] | Mapping[str, Callable[..., Any]],
-) -> list[Method]:
+) -> list[Card]:
     """Return the methods meant: by name, as functions `(model, x, target)`, or named functions.
 
     One name or one function may stand alone.
@@ -98,7 +142,7 @@ def chosen(
     return found
 
 
-def _found(name: str | None, wanted: Any) -> Method:
+def _found(name: str | None, wanted: Any) -> Card:
     if isinstance(wanted, str):
         if wanted not in METHODS:
             near = get_close_matches(wanted, METHODS, n=3) or sorted(METHODS)
@@ -106,12 +150,14 @@ def _found(name: str | None, wanted: Any) -> Method:
         return METHODS[wanted]
     if not callable(wanted):
         raise TypeError(f"a method is a name or a function, got {type(wanted).__name__}")
+    listed = next((one for one in METHODS.values() if one.function is wanted), None)
     own_name = name or str(getattr(wanted, "__name__", type(wanted).__name__))
-    known = (one.needs for one in METHODS.values() if one.function is wanted)
-    return Method(own_name, wanted, next(known, frozenset()))
+    if listed is None:
+        return Card(own_name, wanted)
+    return listed if name is None else replace(listed, name=name, title="")
 
 
-def refuse_unknown(options: Iterable[str], methods: Sequence[Method]) -> None:
+def refuse_unknown(options: Iterable[str], methods: Sequence[Card]) -> None:
     """Raise for an option that would silently do nothing; `layer` is known to everyone.
 
     Raises:
@@ -122,3 +168,24 @@ def refuse_unknown(options: Iterable[str], methods: Sequence[Method]) -> None:
         if option not in known:
             near = get_close_matches(option, known, n=3) or sorted(known)
             raise TypeError(f"none of the methods takes {option!r}; they take {', '.join(near)}")
+
+
+# ---- defaults that a subject settles -------------------------------------------------------------
+
+
+def window_of(subject: Subject) -> Any:
+    """Return a window of a quarter of the shortest side, of a seventh where it has over 200."""
+    if subject.kind not in PICTURE:
+        return 1
+    short = min(subject.positions)
+    return max(1, short // (7 if short > 200 else 4))
+
+
+def stride_of(subject: Subject) -> Any:
+    """Return half a window."""
+    return max(1, window_of(subject) // 2)
+
+
+def grid_of(cells: int) -> Callable[[Subject], Tensor | None]:
+    """Return a default for `feature_mask`: the squares of a grid over pictures, else no mask."""
+    return lambda subject: subject.grid(cells) if subject.kind in PICTURE else None

@@ -1,0 +1,210 @@
+"""What is explained: a model of any framework, the rows it is asked about, and their names."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xailab.core.checks import check_input, check_target
+from xailab.core.folding import predictor
+from xailab.core.layers import last_maps
+from xailab.core.outputs import as_array, logits_of
+from xailab.core.scores import scores_of
+from xailab.core.state import alone, frozen
+
+PICTURE = frozenset({"picture"})
+_KINDS = {2: "table", 3: "sequence", 4: "picture", 5: "volume"}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and the rows that are to be explained.
+
+    Attributes:
+        model: as it was handed over.
+        framework: "torch" (an `nn.Module`), "tensors" (a function of tensors), "arrays" (a function
+            of arrays), "keras", "sklearn", "tokens" (a network of the course on words), "texts" (a
+            function of a list of texts).
+        x: the rows: a Tensor for torch, an array for arrays, Keras and scikit-learn, a list of
+            texts.
+        names: what the columns of a table are called, or None.
+        background: rows to compare with, in the form of x, or None.
+
+    >>> of = subject(nn.Linear(2, 1), torch.ones(1, 2), names=["age", "income"])
+    >>> of.framework, of.kind, of.names
+    ('torch', 'table', ['age', 'income'])
+    """
+
+    model: Any = field(repr=False)
+    framework: str
+    x: Any = field(repr=False)
+    names: list[str] | None = None
+    background: Any = field(default=None, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """What a row is: "picture", "table", "sequence", "volume" or "text"."""
+        if self.framework in ("tokens", "texts"):
+            return "text"
+        return _KINDS.get(np.ndim(self.x), "volume")
+
+    @property
+    def channel_axis(self) -> int:
+        """Where the rows of x have their channels: Keras has them last."""
+        return self.x.ndim - 1 if self.framework == "keras" else 1
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The sides of a picture, the length of a sequence."""
+        sides = enumerate(self.x.shape)
+        return tuple(side for axis, side in sides if axis not in (0, self.channel_axis))
+
+    @cached_property
+    def layer(self) -> str | None:
+        """The last layer with positions; None where there is none, or none that is known to be."""
+        if self.framework != "torch" or self.x.ndim < 3:
+            return None
+        return last_maps(self.model, self.x)
+
+    @cached_property
+    def tensors(self) -> Callable[[Tensor], Tensor]:
+        """The model as methods take it, tensors to tensors; no gradient passes through arrays."""
+        if self.framework in ("torch", "tensors"):
+            return self.model
+
+        def ask(rows: Tensor) -> Tensor:
+            return torch.as_tensor(np.asarray(self.predict(as_array(rows)))).to(rows)
+
+        return ask
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The rows as a tensor, as `tensors` takes them."""
+        return self.x if isinstance(self.x, Tensor) else torch.as_tensor(self.x)
+
+    @cached_property
+    def predict(self) -> Callable[..., np.ndarray]:
+        """The model as a black box: arrays (texts) in, scores out."""
+        if self.framework == "torch":
+            return predictor(self.model)
+        if self.framework == "tensors":
+            return lambda rows: as_array(logits_of(self.model(torch.as_tensor(rows).to(self.x))))
+        if self.framework == "tokens":
+            return lambda texts: self._frozen(self.model.encode(texts))
+        if self.framework == "sklearn":
+            return getattr(self.model, "predict_proba", self.model.predict)
+        if self.framework == "keras":
+            return lambda rows: np.asarray(self.model(rows, training=False))
+        return self.model
+
+    def _frozen(self, ids: Tensor) -> np.ndarray:
+        with frozen(self.model), torch.no_grad():
+            return as_array(logits_of(self.model(ids)))
+
+    def scores(self, target: Any, rows: Any = None) -> Tensor:
+        """Return the target's score of every row, (N,), before anything is explained."""
+        rows = self.x if rows is None else rows
+        if self.framework in ("torch", "tensors"):
+            with frozen(self.model), torch.no_grad():
+                return scores_of(self.model, rows, target)
+        answers = torch.as_tensor(np.asarray(self.predict(rows), dtype=np.float64))
+        if answers.ndim not in (1, 2) or len(answers) != len(rows):
+            n, came = len(rows), tuple(answers.shape)
+            raise ValueError(f"the model must give ({n},) or ({n}, K), got {came}")
+        if target is not None and answers.ndim == 1:
+            raise ValueError("the model has a single output of shape (N,): pass target=None")
+        index = check_target(target, answers)
+        if answers.ndim == 1:
+            return answers
+        return answers[:, 0] if index is None else answers.gather(1, index[:, None])[:, 0]
+
+    def grid(self, cells: int) -> Tensor:
+        """Number the squares of a grid laid over pictures, in the axes of x: (1, 1, H, W)."""
+        rows, columns = (torch.arange(side) * cells // side for side in self.positions)
+        squares = rows[:, None] * cells + columns
+        return squares[None, None] if self.channel_axis == 1 else squares[None, :, :, None]
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other threads from changing a model meanwhile."""
+        return alone()
+
+
+def subject(
+    model: Any,
+    x: Any,
+    *,
+    names: Sequence[str] | None = None,
+    background: Any = None,
+) -> Subject:
+    """Make a subject out of a model of any framework and the rows it is asked about.
+
+    Args:
+        model: an `nn.Module`, a Keras model, a fitted scikit-learn estimator, a function of
+            tensors or of arrays, or a network of the course on words.
+        x: (N, ...) in the form that the model takes; a DataFrame for tables; a text or several.
+        names: of a table's columns; None takes those of a DataFrame.
+        background: rows to compare with, for methods that need some.
+
+    Raises:
+        TypeError: no model, or rows of a type that it does not take.
+        ValueError: rows that are NaN, empty or have no batch dimension; names that do not fit.
+    """
+    names = list(getattr(x, "columns", [])) or None if names is None else list(names)
+    x = [x] if isinstance(x, str) else x
+    framework = _framework(model, x)
+    if framework not in ("tokens", "texts"):
+        x = _rows(framework, model, x)
+        background = None if background is None else _rows(framework, model, background)
+    made = Subject(model, framework, x, None, background)
+    if names is not None and made.kind == "table" and len(names) != x.shape[1]:
+        raise ValueError(f"there are {len(names)} names for {x.shape[1]} columns")
+    return replace(made, names=[str(name) for name in names] if names else None)
+
+
+def _framework(model: Any, x: Any) -> str:
+    texts = isinstance(x, (list, tuple)) and bool(x) and all(isinstance(one, str) for one in x)
+    if isinstance(model, nn.Module):
+        return (
+            "tokens" if texts and hasattr(model, "encode") and hasattr(model, "embed") else "torch"
+        )
+    if any(one.__module__.split(".")[0] == "keras" for one in type(model).__mro__):
+        return "keras"
+    if hasattr(model, "predict") and hasattr(model, "get_params"):
+        return "sklearn"
+    if not callable(model):
+        raise TypeError(
+            "the model must be an nn.Module, a Keras model, a fitted scikit-learn estimator or a "
+            f"function, got {type(model).__name__}"
+        )
+    return "texts" if texts else "tensors" if isinstance(x, Tensor) else "arrays"
+
+
+def _rows(framework: str, model: Any, x: Any) -> Any:
+    """Return rows in the form that the model takes, finite and with the batch first."""
+    frame = hasattr(x, "to_numpy") and hasattr(x, "columns")
+    if framework in ("torch", "tensors"):
+        if frame:
+            weights = model.parameters() if isinstance(model, nn.Module) else ()
+            dtype = next((p.dtype for p in weights if p.is_floating_point()), torch.float32)
+            x = torch.as_tensor(_numbers(x, frame)).to(dtype)
+        return check_input(model, x)
+    if not frame and not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be an array or a DataFrame for this model, got {type(x).__name__}")
+    array = _numbers(x, frame)
+    check_input(nn.Identity(), torch.as_tensor(array))
+    return array
+
+
+def _numbers(x: Any, frame: bool) -> np.ndarray:
+    """Return a table or an array of numbers as floats, naming what is none."""
+    if not frame:
+        return x if x.dtype.kind == "f" else x.astype(np.float64)
+    for name, column in x.items():
+        if column.dtype.kind not in "iufb":
+            raise TypeError(f"column {name!r} of x holds {column.dtype}, not numbers: encode it")
+    return x.to_numpy(dtype=np.float64)
