@@ -78,7 +78,7 @@ def lime_weights(samples: Array, kernel_width: float) -> Array:
     array([1.   , 0.958, 0.607])
     """
     rows = finite_floats("samples", samples, 2)
-    if isinstance(kernel_width, bool | str) or not np.isscalar(kernel_width):
+    if isinstance(kernel_width, bool) or not isinstance(kernel_width, int | float | np.number):
         raise TypeError(f"kernel_width must be a number, got {type(kernel_width).__name__}")
     if not kernel_width > 0:
         raise ValueError(f"kernel_width must be positive, got {kernel_width}")

@@ -33,7 +33,7 @@ def finite_floats(name: str, values: Any, ndim: int) -> Array:
     raw = as_array(values) if isinstance(values, Tensor) else _array(name, values)
     if raw.ndim != ndim or not raw.size:
         raise ValueError(f"{name} must be {kind} of finite numbers, got shape {raw.shape}")
-    array = np.empty(raw.shape)
+    array: Array = np.empty(raw.shape)
     for place in range(raw.shape[-1]):
         array[..., place] = _floats(raw[..., place], name, _called(values, place, ndim))
     broken = ~np.isfinite(array).reshape(-1, array.shape[-1]).all(0)
