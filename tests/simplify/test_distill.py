@@ -1,5 +1,7 @@
 """Distillation against paper, its limits, torch's KLDivLoss, scikit-learn's trees and scipy."""
 
+import subprocess
+import sys
 from math import exp, log
 from typing import Any
 
@@ -161,11 +163,17 @@ def test_a_student_that_is_able_to_ends_where_the_teacher_is(temperature: float)
         ({"alpha": 1.5}, ValueError, r"alpha must lie in 0\.\.1, got 1.5"),
         ({"alpha": -0.1}, ValueError, "alpha"),
         ({"teacher_logits": T[:, :3]}, ValueError, r"\(6, 4\) and \(6, 3\)"),
-        ({"student_logits": S[0], "teacher_logits": T[0]}, ValueError, r"\(N, K\)"),
-        ({"y": Y[:5]}, ValueError, r"6 rows, got \(5,\)"),
-        ({"y": Y + 1}, ValueError, r"0\.\.3, got 1\.\.4"),
-        ({"y": Y - 1}, ValueError, r"0\.\.3, got -1\.\.2"),
-        ({"y": Y.double()}, TypeError, "integers.*float64"),
+        ({"student_logits": S[None], "teacher_logits": T[None]}, ValueError, r"\(N, K\)"),
+        ({"student_logits": S[:0], "teacher_logits": T[:0]}, ValueError, r"\(0, 4\)"),
+        ({"student_logits": S.long()}, TypeError, "student_logits.*int64"),
+        ({"teacher_logits": T.numpy()}, TypeError, "teacher_logits.*float64"),
+        ({"temperature": "2"}, TypeError, "temperature must be one number, got str"),
+        ({"y": Y[:5]}, ValueError, r"y must be \(6,\).*got shape \(5,\)"),
+        ({"y": F.one_hot(Y)}, ValueError, r"argmax\(1\)"),
+        ({"y": Y + 1}, ValueError, r"0\.\.3.*the class 4"),
+        ({"y": Y - 1}, ValueError, r"0\.\.3.*the class -1"),
+        ({"y": Y + 0.5}, ValueError, "fractions"),
+        ({"y": ["a"] * 6}, TypeError, "y must hold class numbers"),
     ],
 )
 def test_bad_loss(change: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -231,7 +239,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone() -> None:
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
     assert not torch.equal(found[0][0], found[2][0])
-    assert [len(one) for one in found[0][1]] == [2, 2, 2]
+    assert [len(one) for one in found[0][1][:3]] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -240,11 +248,30 @@ def test_the_seed_decides_and_the_global_state_is_left_alone() -> None:
         ({"epochs": 0}, ValueError, "epochs"),
         ({"batch_size": 2.5}, TypeError, "batch_size"),
         ({"temperature": -1.0}, ValueError, "temperature"),
-        ({"train": (X, LABELS[:9])}, ValueError, "200 rows"),
+        ({"train": (X, LABELS[:9])}, ValueError, r"train: y must be \(200,\)"),
         ({"train": (X * float("nan"), LABELS)}, ValueError, "NaN"),
-        ({"train": (X[:0], LABELS[:0])}, ValueError, "empty"),
+        ({"train": (X[:0], LABELS[:0])}, ValueError, "train: x must hold at least one row"),
+        ({"train": X}, TypeError, "train must be a pair"),
+        ({"valid": (X * float("nan"), LABELS)}, ValueError, "valid: x holds NaN"),
+        ({"valid": (X, LABELS + 5)}, ValueError, r"valid: y must lie in 0\.\.2"),
+        ({"student": lambda x: TEACHER(x)}, TypeError, "nn.Module"),
+        ({"student": blank().requires_grad_(False)}, ValueError, "no weights to train"),
+        (
+            {"student": nn.Sequential(nn.BatchNorm1d(3), blank()), "batch_size": 1},
+            ValueError,
+            "batch norm '0'",
+        ),
+        (
+            {"teacher": lambda x: TEACHER(x) * float("nan")},
+            FloatingPointError,
+            "teacher answers NaN",
+        ),
         ({"train": (X, LABELS + 5)}, ValueError, r"0\.\.2"),
-        ({"student": linear([[1.0] * 3] * 2)}, ValueError, r"\(64, 2\) and \(64, 3\)"),
+        (
+            {"student": linear([[1.0] * 3] * 2)},
+            ValueError,
+            "student knows 2 classes, the teacher 3",
+        ),
         ({"student": deep(), "learning_rate": 1e30}, FloatingPointError, "smaller learning rate"),
     ],
 )
@@ -561,3 +588,168 @@ def test_a_taught_student_looks_nearer_to_where_its_teacher_looks(
     assert taught > labels + 0.02
     assert labels > chance + 0.05
     assert taught < 0.5  # the same answers, and mostly other pixels
+
+
+# ---- one logit, other kinds of answers, other dtypes ---------------------------------------------
+
+ONE = linear([[2.0, -1.0, 0.5]], [0.3])  # one logit, whose sign decides
+SIGN = (ONE(X)[:, 0] > 0).long()
+
+
+def test_one_logit_is_two_classes_whose_first_says_zero() -> None:
+    """By hand, T = 1: the teacher says sigmoid(log 3) = 3/4, the student 1/2; the label is 1."""
+    teacher, student = torch.tensor([[log(3)]]), torch.zeros(1, 1)
+    divergence = 0.75 * log(1.5) + 0.25 * log(0.5)
+    for shape in ((1, 1), (1,)):
+        loss = distillation_loss(
+            student.reshape(shape), teacher.reshape(shape), [1], temperature=1, alpha=0.25
+        )
+        assert loss.item() == pytest.approx(0.25 * divergence + 0.75 * log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_student_with_one_logit_follows_its_teacher(flat: bool) -> None:
+    teacher = nn.Sequential(ONE, nn.Flatten(0)) if flat else ONE
+    student = linear([[0.0] * 3], [0.0])
+    rows = (X, SIGN.tolist())
+    options: dict[str, Any] = {"alpha": 1.0, "epochs": 60, "learning_rate": 0.1}
+    history = distill(student, teacher, rows, rows, **options)
+    assert history.valid_accuracy[-1] > 0.97
+    torch.testing.assert_close(student.weight, ONE.weight, rtol=0, atol=0.1)
+    tree = SoftDecisionTree(3, 2, depth=2)
+    history = distill_soft_tree(tree, teacher, rows, rows, epochs=30, learning_rate=0.1)
+    assert history.valid_accuracy[-1] > 0.9
+
+
+def test_a_tree_of_one_logit_predicts_its_sigmoid() -> None:
+    tree = distill_tree(ONE, X)
+    want = torch.sigmoid(ONE(X)).detach()
+    np.testing.assert_allclose(tree.predict(X), torch.cat([1 - want, want], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"logits": z, "more": z}])
+def test_teacher_and_student_may_answer_in_other_forms(wrap: Any) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Any:
+            return wrap(self.inner(x))
+
+    student, rows = Wrapped(blank()), (X, LABELS)
+    history = distill(student, Wrapped(TEACHER), rows, rows, epochs=2)
+    assert history == distill(blank(), TEACHER, rows, rows, epochs=2)
+    assert distill_tree(Wrapped(TEACHER), X).predict(X).shape == (200, 3)
+
+
+def test_a_last_batch_of_one_row_does_not_stop_a_batch_norm() -> None:
+    student, rows = nn.Sequential(nn.BatchNorm1d(3), blank()), (X[:65], LABELS[:65])
+    distill(student, TEACHER, rows, rows, epochs=1, batch_size=64)
+    with torch.no_grad():  # where nobody records, it learns as well
+        history = distill(student, TEACHER, rows, rows, epochs=1, batch_size=64)
+    assert history.train_loss[0] > 0
+
+
+def test_a_class_that_the_teacher_holds_impossible_costs_nothing() -> None:
+    """0 log 0 is 0: the other class alone counts, -log softmax."""
+    teacher, student = torch.tensor([[0.0, -float("inf")]]), torch.tensor([[0.0, 1.0]])
+    loss = distillation_loss(student, teacher, [0], temperature=1.0, alpha=1.0)
+    assert loss.item() == pytest.approx(log(1 + exp(1)))
+
+
+def test_half_precision_says_what_single_says() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        loss = distillation_loss(S.to(dtype), T.to(dtype), Y, temperature=2.0, alpha=0.5)
+        want = distillation_loss(S, T, Y, temperature=2.0, alpha=0.5)
+        assert (loss.dtype, loss.item()) == (torch.float32, pytest.approx(want.item(), rel=0.02))
+        teacher = linear(TEACHER.weight.tolist(), TEACHER.bias.tolist()).to(dtype)
+        rows = X.to(dtype), LABELS
+        probs = distill_tree(teacher, rows[0], max_depth=3).predict(rows[0].float())
+        assert fidelity(LABELS, probs) > 0.8
+        assert fidelity(teacher(rows[0]), teacher(rows[0])) == 1
+        maps = X[:20].to(dtype)
+        assert explanation_agreement(maps, maps).tolist() == pytest.approx([1] * 20)
+        tree = SoftDecisionTree(3, 3, depth=2).to(dtype)
+        assert torch.isfinite(tree(100 * rows[0])).all()
+        assert torch.isfinite(tree.loss(rows[0], F.one_hot(LABELS).to(dtype)))
+        with pytest.raises(TypeError, match="train in float32"):
+            distill(blank().to(dtype), teacher, rows, rows, epochs=1)
+
+
+def test_near_zero_the_temperature_leaves_ones_and_zeros() -> None:
+    tree = distill_tree(TEACHER, X, temperature=1e-300)
+    np.testing.assert_allclose(tree.predict(X), F.one_hot(LABELS, 3), atol=1e-9)
+
+
+def test_rows_with_nan_have_no_path() -> None:
+    tree, x = SoftDecisionTree(3, 3, depth=2), X[:4].clone()
+    x[2, 1] = float("nan")
+    for ask in (tree.paths, tree.decide):
+        with pytest.raises(ValueError, match="1 values that are NaN"):
+            ask(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"max_depth": 0}, ValueError, "max_depth"),
+        ({"max_depth": 2.5}, TypeError, "max_depth"),
+        ({"max_leaves": 1}, ValueError, "max_leaves must be at least 2, got 1"),
+        ({"temperature": 0.0}, ValueError, "temperature"),
+        ({"x": 1e39 * X.double()}, ValueError, "too large for the single precision"),
+        ({"x": X * float("nan")}, ValueError, "NaN"),
+        ({"teacher": lambda x: TEACHER(x) * float("nan")}, RuntimeError, "teacher answers NaN"),
+    ],
+)
+def test_bad_cart(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    usual = {"teacher": lambda x: TEACHER(x.clamp(-9, 9).float()), "x": X}
+    with pytest.raises(error, match=words):
+        distill_tree(**(usual | options))
+
+
+def test_fidelity_of_one_logit_asks_on_which_side_of_zero_it_lies() -> None:
+    logits = torch.tensor([-2.0, 3.0, 0.5, -0.1])
+    for one in (logits, logits[:, None], logits.bfloat16(), logits.numpy()):
+        assert fidelity([0, 1, 0, 0], one) == 0.75
+    assert fidelity(torch.tensor([0.0, 1.0, 2.0]), [0, 1, 1]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("student", "error", "words"),
+    [
+        (torch.full((2, 3), torch.nan), ValueError, "6 NaN"),
+        (np.array(["a", "b"]), TypeError, "must be numbers"),
+        (torch.tensor([0.2, 0.8]), ValueError, "may hold logits or probabilities"),
+        (torch.tensor([3, 1]), ValueError, "3 columns of scores, and a class number 3"),
+    ],
+)
+def test_answers_that_no_fidelity_can_be_read_from(
+    student: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        fidelity(torch.eye(3)[:2], student)
+
+
+def test_maps_that_cannot_be_ranked() -> None:
+    maps = X[:4].clone()
+    maps[1, 1] = float("nan")
+    with pytest.raises(ValueError, match="student_maps holds 1 NaN"):
+        explanation_agreement(X[:4], maps)
+    with pytest.raises(TypeError, match="teacher_maps must be.*got ndarray"):
+        explanation_agreement(maps.numpy(), maps)  # type: ignore[arg-type]
+
+
+def test_a_tree_of_one_class_or_for_another_teacher_is_refused() -> None:
+    with pytest.raises(ValueError, match="n_classes must be at least 2, got 1"):
+        SoftDecisionTree(3, 1, depth=1)
+    rows = (X, LABELS)
+    with pytest.raises(ValueError, match="knows 2 classes, the teacher 3"):
+        distill_soft_tree(SoftDecisionTree(3, 2, depth=1), TEACHER, rows, rows, epochs=1)
+    with pytest.raises(TypeError, match="must be a SoftDecisionTree, got Linear"):
+        distill_soft_tree(blank(), TEACHER, rows, rows, epochs=1)  # type: ignore[arg-type]
+
+
+def test_it_imports_without_lightning() -> None:
+    code = "import sys; sys.modules['lightning'] = None; import xailab.simplify.distill"
+    subprocess.run([sys.executable, "-c", code], check=True)

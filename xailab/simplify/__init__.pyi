@@ -2,14 +2,15 @@ from . import channels as channels
 from . import compress as compress
 from . import distill as distill
 from . import layers as layers
+from .channels import remove_channels as remove_channels
 from .compress import Latency as Latency
+from .compress import LowRank as LowRank
 from .compress import keep_zeros as keep_zeros
 from .compress import latencies as latencies
 from .compress import latency as latency
 from .compress import low_rank as low_rank
 from .compress import prune as prune
 from .compress import quantize as quantize
-from .compress import remove_channels as remove_channels
 from .compress import size_on_disk as size_on_disk
 from .compress import sparsity as sparsity
 from .distill import SoftDecisionTree as SoftDecisionTree
@@ -18,7 +19,7 @@ from .distill import distill_tree as distill_tree
 from .distill import distillation_loss as distillation_loss
 from .distill import explanation_agreement as explanation_agreement
 from .distill import fidelity as fidelity
-from .layers import check_share as check_share
+from .layers import check_number as check_number
 from .layers import copied as copied
 from .layers import is_plain as is_plain
 from .layers import layers_of as layers_of

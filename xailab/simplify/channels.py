@@ -176,7 +176,8 @@ class _Trial(fx.Interpreter):
 
     def __init__(self, model: nn.Module, graph: fx.Graph, rows: tuple[Tensor, ...]) -> None:
         super().__init__(model, garbage_collect_values=False, graph=graph)
-        self.rows, self.outputs = rows, {}
+        self.rows = rows
+        self.outputs: dict[fx.Node, Tensor] = {}
         self.run(*[one.clone() for one in rows])
         self.answers = model(*[one.clone() for one in rows])
 
@@ -361,14 +362,20 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _compare(before: Any, after: Any) -> None:
     """Refuse a smaller network that does not answer as the pruned one does."""
-    told: list[list[Tensor]] = [[], []]
-    for answer, found in zip((before, after), told, strict=True):
-        plain = isinstance(answer, (Tensor, tuple, list, dict))
-        parts = answer if plain else dict(vars(answer))  # a dataclass
-        fx.node.map_aggregate(parts, lambda one, found=found: found.append(one))
-        found[:] = [one for one in found if isinstance(one, Tensor)]
-    if len(told[0]) != len(told[1]) or not all(map(_alike, *told)):
+    want, told = _tensors(before), _tensors(after)
+    if len(want) != len(told) or not all(map(_alike, want, told)):
         raise RuntimeError(
             "without its dead channels the model answers otherwise: something reads the number "
             "of channels that was not seen; nothing can be removed"
         )
+
+
+def _tensors(answer: Any) -> list[Tensor]:
+    """Return every tensor in what a network answered."""
+    if isinstance(answer, (tuple, list)):
+        return [one for part in answer for one in _tensors(part)]
+    if isinstance(answer, dict):
+        return _tensors(list(answer.values()))
+    if isinstance(answer, Tensor):
+        return [answer]
+    return _tensors(vars(answer)) if hasattr(answer, "__dict__") else []  # a dataclass

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from xailab.simplify.channels import remove_channels
 from xailab.simplify.layers import (
     CONVOLUTIONS,
     Layer,
-    check_share,
+    check_number,
     copied,
     is_plain,
     layers_of,
@@ -34,6 +34,7 @@ from xailab.simplify.layers import (
 
 __all__ = [
     "Latency",
+    "LowRank",
     "keep_zeros",
     "latencies",
     "latency",
@@ -83,7 +84,7 @@ def prune(model: nn.Module, amount: float, *, structured: bool = False) -> nn.Mo
     >>> prune(net, 0.5).weight.data
     tensor([[ 0., -5.,  3.,  0.]])
     """
-    amount = check_share("amount", amount)
+    amount = check_number("amount", amount)
     if not 0 <= amount < 1:
         raise ValueError(f"amount must be a share, 0 <= amount < 1, got {amount}")
     smaller, layers = copied(model)
@@ -347,7 +348,7 @@ def low_rank(model: nn.Module, energy: float) -> nn.Module:
       (1): Linear(in_features=1, out_features=6, bias=False)
     )
     """
-    energy = check_share("energy", energy)
+    energy = check_number("energy", energy)
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be a share, 0 < energy <= 1, got {energy}")
     smaller, layers = copied(model)
@@ -360,7 +361,7 @@ def low_rank(model: nn.Module, energy: float) -> nn.Module:
     for module in list(smaller.modules()):
         for name, child in module._modules.items():  # a layer may have several names
             module._modules[name] = thin.get(child, child)  # type: ignore[call-overload]
-    return thin.get(smaller, smaller)  # type: ignore[call-overload, no-any-return]
+    return thin.get(smaller, smaller)  # type: ignore[call-overload]
 
 
 class LowRank(nn.Sequential):
@@ -386,13 +387,13 @@ class LowRank(nn.Sequential):
     @property
     def weight(self) -> Tensor:
         """The weight of the one layer, of rank r."""
-        first, second = self[0].weight, self[1].weight
+        first, second = (cast(Tensor, one.weight) for one in self)
         return (second.flatten(1) @ first.flatten(1)).reshape(-1, *first.shape[1:])
 
     @property
     def bias(self) -> nn.Parameter | None:
         """The bias of the one layer."""
-        return self[1].bias
+        return cast("nn.Parameter | None", self[1].bias)
 
 
 def _two_layers(layer: Layer, energy: float) -> LowRank | None:

@@ -84,7 +84,7 @@ def is_plain(layer: Layer) -> bool:
     >>> is_plain(nn.Linear(2, 2)), is_plain(nn.Conv1d(2, 2, 1, groups=2))
     (True, False)
     """
-    kinds = (nn.Linear, *CONVOLUTIONS.values())
+    kinds: tuple[Any, ...] = (nn.Linear, *CONVOLUTIONS.values())
     own = any(type(layer).forward is kind.forward for kind in kinds)
     hooks = any(held for name, held in vars(layer).items() if name.endswith("_hooks"))
     return own and not hooks and "forward" not in vars(layer) and getattr(layer, "groups", 1) == 1
@@ -96,13 +96,13 @@ def tied(model: nn.Module) -> set[int]:
     return {number for number, times in Counter(map(id, held)).items() if times > 1}
 
 
-def check_share(name: str, value: Any) -> float:
-    """Return a share if it is a number.
+def check_number(name: str, value: Any) -> float:
+    """Return a number as a float.
 
     Raises:
         TypeError: something else than one number.
 
-    >>> check_share("amount", 0.5)
+    >>> check_number("amount", 0.5)
     0.5
     """
     one = isinstance(value, Real) or (hasattr(value, "shape") and value.shape == ())
