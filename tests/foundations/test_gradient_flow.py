@@ -380,11 +380,11 @@ class Doubled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.half = nn.Parameter(torch.ones(3, 2))
+        self.stored = nn.Parameter(torch.ones(3, 2))
 
     @property
     def weight(self) -> Tensor:
-        return 2 * self.half
+        return 2 * self.stored
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.T
