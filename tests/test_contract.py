@@ -10,18 +10,23 @@ from torch import Tensor, nn
 from tests.snapshots import Boom, Snapshot, tripped
 from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
 from xailab.attribution import register_all
-from xailab.core.registry import METHODS, Method
+from xailab.core.registry import METHODS, Card
 
 register_all()
-ALL = [pytest.param(METHODS[name], id=name) for name in sorted(METHODS)]
+# All that are called (model, x, target); those with a call form of their own are tested in
+# test_contract_predict.py and, with every kind of model, in test_models_and_methods.py.
+ALL = [
+    pytest.param(card, id=name)
+    for name, card in sorted(METHODS.items())
+    if card.takes == "model" and card.run is None
+]
 WITH_LAYER = [p for p in ALL if "layer" in p.values[0].needs]
 WITH_SEED = [p for p in ALL if "seed" in p.values[0].options]
 WITH_BATCHES = [p for p in ALL if "batch_size" in p.values[0].options]
-WITHOUT_GRADIENTS = {"cam", "score_cam", "occlusion", "feature_ablation", "rise", "shapley_values"}
 TARGETS = torch.tensor([2, 0, 3])
 
 
-def run(method: Method, model: nn.Module, x: Any, target: Any = TARGETS, **options: Any) -> Tensor:
+def run(method: Card, model: nn.Module, x: Any, target: Any = TARGETS, **options: Any) -> Tensor:
     if "layer" in method.needs:
         options.setdefault("layer", "relu2")
     if "background" in method.needs:
@@ -54,7 +59,7 @@ def test_all_methods_are_registered() -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_nothing_is_left_behind(method: Method) -> None:
+def test_nothing_is_left_behind(method: Card) -> None:
     model, x = toy(), inputs()
     before = Snapshot(model, x)
     run(method, model, x)
@@ -65,7 +70,7 @@ def test_nothing_is_left_behind(method: Method) -> None:
 @pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("method", ALL)
 def test_nothing_is_left_behind_on_error(
-    method: Method, error: type[BaseException], after: int
+    method: Card, error: type[BaseException], after: int
 ) -> None:
     model, x = tripped(toy(), error, after), inputs()
     before = Snapshot(model, x)
@@ -80,7 +85,7 @@ def test_nothing_is_left_behind_on_error(
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_nothing_is_left_behind_when_backward_fails(method: Method) -> None:
+def test_nothing_is_left_behind_when_backward_fails(method: Card) -> None:
     model, x = toy(), inputs()
 
     class Fails(torch.autograd.Function):
@@ -94,7 +99,7 @@ def test_nothing_is_left_behind_when_backward_fails(method: Method) -> None:
 
     model.drop.forward = Fails.apply  # type: ignore[method-assign]
     before = Snapshot(model, x)
-    if method.name in WITHOUT_GRADIENTS:
+    if "gradient" not in method.needs:
         run(method, model, x)
     else:
         # one that works by rules refuses what it does not know before it gets that far
@@ -104,7 +109,7 @@ def test_nothing_is_left_behind_when_backward_fails(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_x_that_wants_gradients_stays_as_it_is(method: Method) -> None:
+def test_x_that_wants_gradients_stays_as_it_is(method: Card) -> None:
     model, x = toy(), inputs().requires_grad_()
     before = Snapshot(model, x)
     run(method, model, x)
@@ -112,7 +117,7 @@ def test_x_that_wants_gradients_stays_as_it_is(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_result_has_shape_dtype_and_no_graph(method: Method) -> None:
+def test_result_has_shape_dtype_and_no_graph(method: Card) -> None:
     for dtype in (torch.float32, torch.float64):
         x = inputs(dtype=dtype)
         result = run(method, toy(dtype), x)
@@ -124,7 +129,7 @@ def test_result_has_shape_dtype_and_no_graph(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_result_shares_no_memory_with_the_input(method: Method) -> None:
+def test_result_shares_no_memory_with_the_input(method: Card) -> None:
     x = inputs()
     before = x.clone()
     run(method, toy(), x).fill_(99)
@@ -132,20 +137,20 @@ def test_result_shares_no_memory_with_the_input(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_batch_equals_row_by_row(method: Method) -> None:
+def test_batch_equals_row_by_row(method: Card) -> None:
     model, x = toy(torch.float64), inputs(dtype=torch.float64)
     rows = [run(method, model, x[i : i + 1], int(TARGETS[i])) for i in range(3)]
     torch.testing.assert_close(run(method, model, x), torch.cat(rows), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_training_mode_makes_no_difference(method: Method) -> None:
+def test_training_mode_makes_no_difference(method: Card) -> None:
     x = inputs()
     torch.testing.assert_close(run(method, toy(), x), run(method, toy().eval(), x))
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_works_inside_no_grad_and_inference_mode(method: Method) -> None:
+def test_works_inside_no_grad_and_inference_mode(method: Card) -> None:
     x, want = inputs(), run(method, toy(), inputs())
     with torch.no_grad():
         torch.testing.assert_close(run(method, toy(), x), want)
@@ -155,7 +160,7 @@ def test_works_inside_no_grad_and_inference_mode(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_kinds_of_targets_agree(method: Method) -> None:
+def test_kinds_of_targets_agree(method: Card) -> None:
     model, x = toy(), inputs()
     want = run(method, model, x, 2)
     for target in (np.int64(2), torch.tensor(2), torch.tensor([2, 2, 2]), np.array([2, 2, 2])):
@@ -163,7 +168,7 @@ def test_kinds_of_targets_agree(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_single_output_takes_none(method: Method) -> None:
+def test_single_output_takes_none(method: Card) -> None:
     model, x = toy(), inputs()
     model.fc = nn.Linear(5, 1)
     torch.testing.assert_close(run(method, model, x, None), run(method, model, x, 0))
@@ -178,7 +183,7 @@ def test_single_output_takes_none(method: Method) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ALL)
-def test_bad_target(method: Method, target: Any, error: type[Exception], words: str) -> None:
+def test_bad_target(method: Card, target: Any, error: type[Exception], words: str) -> None:
     model, x = toy(), inputs()
     before = Snapshot(model, x)
     with pytest.raises(error, match=words):
@@ -190,7 +195,7 @@ def test_bad_target(method: Method, target: Any, error: type[Exception], words: 
     ("x", "error", "words"), [*BAD_INPUTS, (torch.zeros(3, 8, 8), ValueError, r"3")]
 )
 @pytest.mark.parametrize("method", ALL)
-def test_bad_input(method: Method, x: Any, error: type[Exception], words: str) -> None:
+def test_bad_input(method: Card, x: Any, error: type[Exception], words: str) -> None:
     model = toy()
     before = Snapshot(model, inputs())
     with pytest.raises(error, match=words):
@@ -208,7 +213,7 @@ def test_bad_input(method: Method, x: Any, error: type[Exception], words: str) -
     ],
 )
 @pytest.mark.parametrize("method", WITH_LAYER)
-def test_bad_layer(method: Method, layer: Any, error: type[Exception], words: str) -> None:
+def test_bad_layer(method: Card, layer: Any, error: type[Exception], words: str) -> None:
     model, x = toy(), inputs()
     before = Snapshot(model, x)
     with pytest.raises(error, match=words):
@@ -217,7 +222,7 @@ def test_bad_layer(method: Method, layer: Any, error: type[Exception], words: st
 
 
 @pytest.mark.parametrize("method", WITH_SEED)
-def test_seed_decides_and_nothing_else(method: Method) -> None:
+def test_seed_decides_and_nothing_else(method: Card) -> None:
     model, x = toy(), inputs()
     # measured chunks differ from call to call, and so does the rounding of the last digit
     fixed = {"batch_size": 4} if "batch_size" in method.options else {}
@@ -228,7 +233,7 @@ def test_seed_decides_and_nothing_else(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", WITH_BATCHES)
-def test_batch_size_does_not_change_the_answer(method: Method) -> None:
+def test_batch_size_does_not_change_the_answer(method: Card) -> None:
     model, x = toy(torch.float64), inputs(dtype=torch.float64)
     want = run(method, model, x)
     for batch_size in (1, 2, 7, 1000):
@@ -238,13 +243,13 @@ def test_batch_size_does_not_change_the_answer(method: Method) -> None:
 
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-2, ValueError), (2.5, TypeError)])
 @pytest.mark.parametrize("method", WITH_BATCHES)
-def test_bad_batch_size(method: Method, value: Any, error: type[Exception]) -> None:
+def test_bad_batch_size(method: Card, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="batch_size"):
         run(method, toy(), inputs(), batch_size=value)
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_docstring_holds_what_a_reader_needs(method: Method) -> None:
+def test_docstring_holds_what_a_reader_needs(method: Card) -> None:
     words = method.function.__doc__ or ""
     for part in ("Args:", "Returns:", "Raises:", "Reference", "Elsewhere", ">>>", "$$"):
         assert part in words, f"{method.name}: no {part}"

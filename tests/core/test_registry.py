@@ -9,7 +9,7 @@ import torch
 from xailab.attribution import register_all
 from xailab.attribution.cam import grad_cam
 from xailab.attribution.saliency import saliency
-from xailab.core.registry import METHODS, Method, chosen, method, refuse_unknown
+from xailab.core.registry import METHODS, Card, chosen, method, refuse_unknown
 
 register_all()
 X = torch.ones(2, 3)
@@ -24,15 +24,15 @@ def other(model, x, target, seed=0, *more, noise=0.0, **rest):
 
 
 def test_what_is_known_of_a_function():
-    known = Method("mine", mine, frozenset())
+    known = Card("mine", mine, frozenset())
     assert known.options == {"strength"}
-    assert Method("other", other, frozenset()).options == {"seed", "noise"}
+    assert Card("other", other, frozenset()).options == {"seed", "noise"}
 
 
 def test_the_decorator_enters_and_returns_the_function(monkeypatch):
     monkeypatch.delitem(METHODS, "mine", raising=False)
     assert method("layer", "relu")(mine) is mine
-    assert METHODS.pop("mine") == Method("mine", mine, frozenset({"layer", "relu"}))
+    assert METHODS.pop("mine") == Card("mine", mine, frozenset({"layer", "relu"}))
 
 
 def test_chosen_by_name_function_and_mapping():
@@ -77,15 +77,15 @@ def test_bad_choices(methods, error, words):
 
 
 def test_options_are_routed_to_those_who_know_them():
-    known = Method("mine", mine, frozenset())
+    known = Card("mine", mine, frozenset())
     got = known.maps(None, X, 0, {"strength": 3, "seed": 5})
     assert got.tolist() == (3 * X).tolist()
 
 
 def test_arrays_become_tensors_and_graphs_are_cut():
-    array = Method("array", lambda model, x, target: x.numpy() * 2, frozenset())
+    array = Card("array", lambda model, x, target: x.numpy() * 2, frozenset())
     assert torch.equal(array.maps(None, X, 0, {}), X * 2)
-    graph = Method("graph", lambda model, x, target: x.clone().requires_grad_() * 2, frozenset())
+    graph = Card("graph", lambda model, x, target: x.clone().requires_grad_() * 2, frozenset())
     assert not graph.maps(None, X, 0, {}).requires_grad
 
 
@@ -101,7 +101,7 @@ def test_arrays_become_tensors_and_graphs_are_cut():
 )
 def test_answers_that_are_no_maps(answer, error, words):
     with pytest.raises(error, match=words):
-        Method("mine", lambda model, x, target: answer, frozenset()).maps(None, X, 0, {})
+        Card("mine", lambda model, x, target: answer, frozenset()).maps(None, X, 0, {})
 
 
 def test_options_nobody_takes():

@@ -9,3 +9,4 @@ def register_all() -> None:
     """Import every family, so that `core.registry.METHODS` lists all methods."""
     for family in _FAMILIES:
         import_module(f"xailab.attribution.{family}")
+    import_module("xailab.attribution.adapters").register()

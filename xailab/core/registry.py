@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,14 +95,85 @@ class Card:
             raise ValueError(f"{self.name} must give one map per row of x {shape}, it gave {came}")
         return torch.as_tensor(answer).detach()
 
+    def why_not(self, of: Subject, options: Mapping[str, Any] | None = None) -> str:
+        """Say why the method cannot be asked about a subject, and what would help; "" if it can.
+
+        What only running it shows (a layer that no rule is known for, a functional ReLU) the method
+        refuses itself.
+        """
+        options = options or {}
+        if self.kinds and of.kind not in self.kinds:
+            return f"it explains a {' or a '.join(sorted(self.kinds))}, and x is a {of.kind}"
+        if self.takes == "model" and of.kind == "text":
+            return "it explains numbers; of a text ask token_attributions or lime_text"
+        if self.takes == "tokens" and of.framework != "tokens":
+            return "it needs a network with encode and embed; lime_text asks any function of texts"
+        if self.takes == "tree" and not hasattr(of.model, "tree_"):
+            return "it reads one fitted scikit-learn decision tree; kernel_shap asks any model"
+        if self.takes == "linear" and not hasattr(of.model, "coef_"):
+            return "it reads a linear scikit-learn model; kernel_shap asks any model"
+        if of.framework == "keras" and self.takes == "model" and self.needs & {"gradient", "layer"}:
+            return "" if self.keras else "it has no form for Keras; integrated_gradients has"
+        if "gradient" in self.needs and not (of.differentiable or of.framework == "tokens"):
+            return "it needs gradients, and this model only answers: ask occlusion, LIME or SHAP"
+        if "layer" in self.needs and not (options.get("layer") or of.layer):
+            return (
+                "no layer is known to hold maps (an MLP has none, nor have tokens): say layer= and, "
+                "for tokens, reshape="
+            )
+        given = options.get("background") is not None or of.background is not None
+        if "background" in self.needs and (self.takes == "model" or of.kind == "table"):
+            return "" if given else "it needs background=, rows to compare with"
+        return ""
+
+    def ask(
+        self, of: Subject, target: Any, options: Mapping[str, Any]
+    ) -> tuple[Tensor, list[list[str]] | None]:
+        """Run the method on a subject: its answer in the axes of x, and the names of its numbers.
+
+        Args:
+            of: a subject that `why_not` has nothing against.
+            target: as for every method.
+            options: all that the method is to be told, as `options_for` returns them.
+
+        Raises:
+            TypeError, ValueError: as for `maps`, or what the method raises.
+        """
+        if of.framework == "keras" and self.keras:
+            twin = _twin(self.keras)
+            answer = twin(of.model, of.x, target, **_known_to(twin, options))
+            return self.checked(answer, len(of.x), of.x), None
+        if self.run is not None:
+            values, names = self.run(of, target, options)
+            values = self.checked(values, len(of.x), of.x)
+            return values if of.kind == "text" else of.own(values), names
+        if of.differentiable:
+            return self.maps(of.model, of.x, target, options), None
+        return of.own(self.maps(of.tensors, of.rows, target, options)), None
+
     def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that the method knows, and its defaults for the subject."""
         given = {name: value for name, value in options.items() if name in self.options}
+        if "layer" in self.needs and "layer" not in given:
+            given["layer"] = subject.layer
+        if "background" in self.options and subject.background is not None:
+            given.setdefault("background", subject.background)
         drawn = {name: of(subject) for name, of in self.defaults.items() if name not in given}
         return {**{name: value for name, value in drawn.items() if value is not None}, **given}
 
 
 METHODS: dict[str, Card] = {}
+
+
+def _twin(path: str) -> Callable[..., Any]:
+    """Return the function that stands at "module:function"; the module is heavy, so only now."""
+    home, _, name = path.partition(":")
+    return getattr(import_module(home), name)
+
+
+def _known_to(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def method(*needs: str, **facts: Any) -> Callable[[F], F]:

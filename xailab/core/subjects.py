@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xailab.core.checks import check_input, check_target
+from xailab.core.checks import check_input
 from xailab.core.folding import predictor
 from xailab.core.layers import last_maps
 from xailab.core.outputs import as_array, logits_of
-from xailab.core.scores import scores_of
+from xailab.core.scores import scores_of, select
 from xailab.core.state import alone, frozen
 
 PICTURE = frozenset({"picture"})
@@ -32,6 +32,7 @@ class Subject:
             function of a list of texts).
         x: the rows: a Tensor for torch, an array for arrays, Keras and scikit-learn, a list of
             texts.
+        channel_axis: where pictures and sequences have their channels: 1, or the last.
         names: what the columns of a table are called, or None.
         background: rows to compare with, in the form of x, or None.
 
@@ -43,6 +44,7 @@ class Subject:
     model: Any = field(repr=False)
     framework: str
     x: Any = field(repr=False)
+    channel_axis: int = 1
     names: list[str] | None = None
     background: Any = field(default=None, repr=False)
 
@@ -51,83 +53,94 @@ class Subject:
         """What a row is: "picture", "table", "sequence", "volume" or "text"."""
         if self.framework in ("tokens", "texts"):
             return "text"
-        return _KINDS.get(np.ndim(self.x), "volume")
+        return _KINDS.get(self.x.ndim, "volume")
 
     @property
-    def channel_axis(self) -> int:
-        """Where the rows of x have their channels: Keras has them last."""
-        return self.x.ndim - 1 if self.framework == "keras" else 1
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """The sides of a picture, the length of a sequence."""
-        sides = enumerate(self.x.shape)
-        return tuple(side for axis, side in sides if axis not in (0, self.channel_axis))
+    def differentiable(self) -> bool:
+        """Whether gradients can be asked for by PyTorch."""
+        return self.framework in ("torch", "tensors")
 
     @cached_property
     def layer(self) -> str | None:
         """The last layer with positions; None where there is none, or none that is known to be."""
-        if self.framework != "torch" or self.x.ndim < 3:
-            return None
-        return last_maps(self.model, self.x)
+        if self.framework == "keras":
+            return _last_keras_maps(self.model)
+        return last_maps(self.model, self.x) if self.framework == "torch" else None
 
-    @cached_property
-    def tensors(self) -> Callable[[Tensor], Tensor]:
-        """The model as methods take it, tensors to tensors; no gradient passes through arrays."""
-        if self.framework in ("torch", "tensors"):
-            return self.model
-
-        def ask(rows: Tensor) -> Tensor:
-            return torch.as_tensor(np.asarray(self.predict(as_array(rows)))).to(rows)
-
-        return ask
+    # -- all frameworks alike: tensors, channels first
 
     @cached_property
     def rows(self) -> Tensor:
-        """The rows as a tensor, as `tensors` takes them."""
-        return self.x if isinstance(self.x, Tensor) else torch.as_tensor(self.x)
+        """The rows as a tensor with channels first."""
+        return torch.as_tensor(self.x).movedim(self.channel_axis, 1)
 
     @cached_property
-    def predict(self) -> Callable[..., np.ndarray]:
-        """The model as a black box: arrays (texts) in, scores out."""
+    def tensors(self) -> Callable[[Tensor], Tensor]:
+        """The model on such rows; through arrays no gradient passes."""
+        if self.differentiable:
+            return self.model
+        return lambda rows: torch.as_tensor(self.ask(as_array(rows))).to(rows)
+
+    def ask(self, rows: np.ndarray) -> np.ndarray:
+        """Answer such rows as a black box, arrays to arrays."""
+        return np.asarray(self.predict(np.moveaxis(rows, 1, self.channel_axis)))
+
+    def own(self, values: Tensor) -> Tensor:
+        """Return an attribution of such rows in the axes of x."""
+        return values.movedim(1, self.channel_axis)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The sides of a picture, the length of a sequence."""
+        return tuple(self.rows.shape[2:])
+
+    def grid(self, cells: int) -> Tensor:
+        """Number the squares of a grid laid over pictures, (1, 1, H, W)."""
+        rows, columns = (torch.arange(side) * cells // side for side in self.positions)
+        return (rows[:, None] * cells + columns)[None, None]
+
+    # -- in the model's own form
+
+    @cached_property
+    def predict(self) -> Callable[..., Any]:
+        """The model as a black box on rows like x: arrays (texts) in, scores out."""
         if self.framework == "torch":
             return predictor(self.model)
         if self.framework == "tensors":
             return lambda rows: as_array(logits_of(self.model(torch.as_tensor(rows).to(self.x))))
         if self.framework == "tokens":
-            return lambda texts: self._frozen(self.model.encode(texts))
+            return lambda texts: self._answers(self.model.encode(list(texts)))
         if self.framework == "sklearn":
-            return getattr(self.model, "predict_proba", self.model.predict)
+            return self._of_estimator
         if self.framework == "keras":
-            return lambda rows: np.asarray(self.model(rows, training=False))
+            return lambda rows: np.asarray(self.model(rows.astype(self.x.dtype), training=False))
         return self.model
 
-    def _frozen(self, ids: Tensor) -> np.ndarray:
+    def _of_estimator(self, rows: np.ndarray) -> np.ndarray:
+        """Ask an estimator by the names it was fitted with, so that no column takes another's."""
+        fitted = getattr(self.model, "feature_names_in_", None)
+        if fitted is not None:
+            import pandas as pd
+
+            rows = pd.DataFrame(rows, columns=self.names or list(fitted))
+        ask = getattr(self.model, "predict_proba", None) or self.model.predict
+        return np.asarray(ask(rows))
+
+    def _answers(self, ids: Tensor) -> np.ndarray:
         with frozen(self.model), torch.no_grad():
             return as_array(logits_of(self.model(ids)))
 
     def scores(self, target: Any, rows: Any = None) -> Tensor:
         """Return the target's score of every row, (N,), before anything is explained."""
         rows = self.x if rows is None else rows
-        if self.framework in ("torch", "tensors"):
+        if self.differentiable:
             with frozen(self.model), torch.no_grad():
                 return scores_of(self.model, rows, target)
         answers = torch.as_tensor(np.asarray(self.predict(rows), dtype=np.float64))
         if answers.ndim not in (1, 2) or len(answers) != len(rows):
             n, came = len(rows), tuple(answers.shape)
             raise ValueError(f"the model must give ({n},) or ({n}, K), got {came}")
-        if target is not None and answers.ndim == 1:
-            raise ValueError("the model has a single output of shape (N,): pass target=None")
-        index = check_target(target, answers)
-        if answers.ndim == 1:
-            return answers
-        return answers[:, 0] if index is None else answers.gather(1, index[:, None])[:, 0]
-
-    def grid(self, cells: int) -> Tensor:
-        """Number the squares of a grid laid over pictures, in the axes of x: (1, 1, H, W)."""
-        rows, columns = (torch.arange(side) * cells // side for side in self.positions)
-        squares = rows[:, None] * cells + columns
-        return squares[None, None] if self.channel_axis == 1 else squares[None, :, :, None]
+        return select(answers, target)
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other threads from changing a model meanwhile."""
@@ -140,6 +153,7 @@ def subject(
     *,
     names: Sequence[str] | None = None,
     background: Any = None,
+    channel_axis: int | None = None,
 ) -> Subject:
     """Make a subject out of a model of any framework and the rows it is asked about.
 
@@ -149,10 +163,13 @@ def subject(
         x: (N, ...) in the form that the model takes; a DataFrame for tables; a text or several.
         names: of a table's columns; None takes those of a DataFrame.
         background: rows to compare with, for methods that need some.
+        channel_axis: of pictures and sequences, 1 or the last (-1). None: 1 for torch, the last for
+            Keras; of arrays it is told from the number of channels, where that is possible.
 
     Raises:
         TypeError: no model, or rows of a type that it does not take.
-        ValueError: rows that are NaN, empty or have no batch dimension; names that do not fit.
+        ValueError: rows that are NaN, empty or have no batch dimension; names that do not fit;
+            pictures whose channels may be on either side.
     """
     names = list(getattr(x, "columns", [])) or None if names is None else list(names)
     x = [x] if isinstance(x, str) else x
@@ -160,10 +177,43 @@ def subject(
     if framework not in ("tokens", "texts"):
         x = _rows(framework, model, x)
         background = None if background is None else _rows(framework, model, background)
-    made = Subject(model, framework, x, None, background)
+    axis = 1 if framework in ("tokens", "texts") else _channels(framework, x, channel_axis)
+    made = Subject(model, framework, x, axis, names and [str(name) for name in names], background)
     if names is not None and made.kind == "table" and len(names) != x.shape[1]:
         raise ValueError(f"there are {len(names)} names for {x.shape[1]} columns")
-    return replace(made, names=[str(name) for name in names] if names else None)
+    return made
+
+
+def _channels(framework: str, x: Any, wanted: int | None) -> int:
+    """Return the axis of the channels, 1 or the last."""
+    last = x.ndim - 1
+    if wanted is not None:
+        if wanted not in (1, -1, last):
+            raise ValueError(f"channel_axis must be 1 or -1, got {wanted}")
+        return 1 if wanted == 1 else last
+    if framework == "keras":
+        return last
+    if framework != "arrays" or x.ndim < 4:
+        return 1
+    few = [axis for axis in (1, last) if x.shape[axis] in (1, 3, 4)]
+    if len(few) != 1:
+        raise ValueError(f"x {x.shape} may have its channels on axis 1 or last: say channel_axis=")
+    return few[0]
+
+
+_KERAS_MAPS = ("Conv", "Pool", "BatchNorm", "ReLU", "Activation", "Add", "Concatenate", "Dropout")
+
+
+def _last_keras_maps(model: Any) -> str | None:
+    """Return the name of a Keras model's last layer with maps (N, h, w, C), or None."""
+    for layer in reversed(getattr(model, "layers", [])):
+        shape = getattr(getattr(layer, "output", None), "shape", ())
+        if len(shape) == 4 and tuple(shape[1:3]) != (1, 1):
+            known = any(word in type(layer).__name__ for word in _KERAS_MAPS)
+            return layer.name if known else None
+        if len(shape) == 3:  # goes on with tokens
+            return None
+    return None
 
 
 def _framework(model: Any, x: Any) -> str:
@@ -207,4 +257,4 @@ def _numbers(x: Any, frame: bool) -> np.ndarray:
     for name, column in x.items():
         if column.dtype.kind not in "iufb":
             raise TypeError(f"column {name!r} of x holds {column.dtype}, not numbers: encode it")
-    return x.to_numpy(dtype=np.float64)
+    return x.to_numpy(dtype=np.float64, copy=True)

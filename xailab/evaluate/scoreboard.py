@@ -25,7 +25,8 @@ from xailab.attribution import register_all
 from xailab.core.batching import batched, quiet
 from xailab.core.checks import check_positive
 from xailab.core.files import home, write_atomically
-from xailab.core.registry import Method, chosen, refuse_unknown
+from xailab.core.registry import Card, chosen, refuse_unknown
+from xailab.core.subjects import subject
 from xailab.evaluate.localization import (
     pointing_game,
     relevance_mass_accuracy,
@@ -161,7 +162,7 @@ def _set(name: str) -> KnownAnswer:
 
 
 def _line(
-    method: Method, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
+    method: Card, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
 ) -> list[Any]:
     """Explain all rows of one set by one method; return its line of the table."""
     began = perf_counter()
@@ -175,13 +176,16 @@ def _line(
 
 
 def _maps(
-    method: Method, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
+    method: Card, question: KnownAnswer, limit: int | None, options: Mapping[str, Any]
 ) -> Iterator[Tensor]:
     """Yield the maps of a few rows at a time, channels summed: (n, H, W)."""
     offered = {"layer": question.layer, **options}
     rows = torch.arange(len(question.x))[:limit]
     for chunk in rows.split(_CHUNK):
-        maps = method.maps(question.model, question.x[chunk], question.target[chunk], offered)
+        of = subject(question.model, question.x[chunk])
+        if reason := method.why_not(of, offered):
+            raise ValueError(f"{method.name} on {question.name}: {reason}")
+        maps, _ = method.ask(of, question.target[chunk], method.options_for(of, offered))
         yield maps.sum(1) if maps.ndim == 4 else maps
 
 

@@ -1,0 +1,194 @@
+"""Cards of the methods that are not called `(model, x, target)`: how each is asked about a subject.
+
+LIME and SHAP ask a black box, tree SHAP reads a tree, a text is explained word by word. Here stands
+what they need of a subject, so that `explain`, the scoreboard and others can call them all alike.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xailab.attribution import lime, sequences, shapley
+from xailab.core.checks import split_target
+from xailab.core.registry import METHODS, Card
+from xailab.core.subjects import PICTURE, Subject
+
+TABLE, TEXT = frozenset({"table"}), frozenset({"text"})
+_LARGEST = 8  # so many players are asked in all their coalitions: 256
+Options = Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a method said about a subject.
+
+    Attributes:
+        values: (N, ...), one map a row.
+        names: of the numbers of each row, where they are words; None: those of the subject.
+    """
+
+    values: Tensor
+    names: list[list[str]] | None = None
+
+
+def _row_by_row(subject: Subject, target: Any, ask: Callable[[Any, Any], Any]) -> Answer:
+    """Ask about one row after the other, as arrays."""
+    targets = split_target(target, len(subject.x))
+    rows = np.asarray(subject.rows.detach().cpu())
+    found = [ask(row, t) for row, t in zip(rows, targets, strict=True)]
+    return Answer(torch.as_tensor(np.stack(found)))
+
+
+def _background(subject: Subject, options: Options) -> np.ndarray:
+    given = subject.background if subject.background is not None else options["background"]
+    return np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+
+
+def _lime_tabular(subject: Subject, target: Any, options: Options) -> Answer:
+    options = {**options, "background": _background(subject, options)}
+    ask = lambda row, t: lime.lime_tabular(subject.ask, row, t, **options)  # noqa: E731
+    return _row_by_row(subject, target, ask)
+
+
+def _lime_image(subject: Subject, target: Any, options: Options) -> Answer:
+    """Hidden patches have the darkest value of the picture, unless `hide` says otherwise."""
+
+    def ask(row: np.ndarray, t: Any) -> np.ndarray:
+        own = {"hide": row.min().item(), "channel_axis": 0, **options}
+        return lime.lime_image(subject.ask, row, t, **own)
+
+    return _row_by_row(subject, target, ask)
+
+
+def _lime_text(subject: Subject, target: Any, options: Options) -> Answer:
+    targets = split_target(target, len(subject.x))
+    found = [
+        lime.lime_text(subject.predict, text, t, **options)
+        for text, t in zip(subject.x, targets, strict=True)
+    ]
+    values = torch.zeros(len(found), max(len(one.words) for one in found), dtype=torch.float64)
+    for row, one in zip(values, found, strict=True):
+        row[: len(one.words)] = torch.as_tensor(one.weights)
+    return Answer(values, [one.words for one in found])
+
+
+def _token_attributions(subject: Subject, target: Any, options: Options) -> Answer:
+    found = sequences.token_attributions(subject.model, subject.x, target, **options)
+    return Answer(found.weights, found.tokens)
+
+
+def _shap(method: Callable[..., np.ndarray]) -> Callable[[Subject, Any, Options], Answer]:
+    """Return how a SHAP estimate is asked: by columns of a table, by squares of a picture."""
+
+    def run(subject: Subject, target: Any, options: Options) -> Answer:
+        options = dict(options)
+        if subject.kind == "table":
+            background = _background(subject, options)
+            options.pop("background", None)
+            ask = lambda row, t: _column(method(subject.ask, row, background, **options), t)  # noqa: E731
+            return _row_by_row(subject, target, ask)
+        return _row_by_row(subject, target, _by_squares(subject, method, options))
+
+    return run
+
+
+def _by_squares(
+    subject: Subject, method: Callable[..., np.ndarray], options: dict[str, Any]
+) -> Callable[[np.ndarray, Any], np.ndarray]:
+    """Let the squares of a grid be the players, hidden by the darkest value of the picture."""
+    options.pop("background", None)
+    label = subject.grid(options.pop("cells", 4)).numpy()[0]
+    players = np.ones(label.max() + 1), np.zeros((1, label.max() + 1))
+
+    def ask(row: np.ndarray, t: Any) -> np.ndarray:
+        def shown(coalitions: np.ndarray) -> np.ndarray:
+            mask = coalitions.astype(bool)[:, label]
+            return _chosen(subject.ask(np.where(mask, row, row.min())), t)
+
+        values = method(shown, *players, **options)
+        return np.broadcast_to(values[label], row.shape)
+
+    return ask
+
+
+def _column(values: np.ndarray, target: Any) -> np.ndarray:
+    """Return the values (F,) for one output out of (F,) or (F, K)."""
+    return values if values.ndim == 1 else values[:, target or 0]
+
+
+def _chosen(answers: Any, target: Any) -> np.ndarray:
+    answers = np.asarray(answers)
+    return answers if answers.ndim == 1 else answers[:, target or 0]
+
+
+def _of_tree(method: Callable[..., np.ndarray]) -> Callable[[Subject, Any, Options], Answer]:
+    def run(subject: Subject, target: Any, options: Options) -> Answer:
+        return _row_by_row(subject, target, lambda row, t: method(subject.model, row, target=t))
+
+    return run
+
+
+def _linear_shap(subject: Subject, target: Any, options: Options) -> Answer:
+    options = {**options, "background": _background(subject, options)}
+    weights = np.atleast_2d(subject.model.coef_)
+
+    def ask(row: np.ndarray, t: Any) -> np.ndarray:
+        own = weights[0] * (-1 if t == 0 and hasattr(subject.model, "classes_") else 1)
+        return shapley.linear_shap(own if len(weights) == 1 else weights[t], row, **options)
+
+    return _row_by_row(subject, target, ask)
+
+
+def _band_occlusion(subject: Subject, target: Any, options: Options) -> Answer:
+    dark = {"baseline": subject.rows.min().item(), **options}
+    return Answer(sequences.band_occlusion(subject.model, subject.x, target, **dark).map())
+
+
+def _samples(option: str, usual: int) -> Callable[[Subject, Options], int]:
+    return lambda subject, options: options.get(option) or usual
+
+
+def _coalitions(subject: Subject, options: Options) -> int:
+    background = len(subject.background) if subject.background is not None else 1
+    return (options.get("n_samples") or 2 ** subject.rows.shape[1]) * background
+
+
+def _few(subject: Subject) -> int | None:
+    """Return how many coalitions are drawn: all of few players, 2,048 of many."""
+    players = subject.rows.shape[1] if subject.kind == "table" else 16
+    return None if players <= _LARGEST else 2048
+
+
+def register() -> None:
+    """Enter the cards of all methods with a call form of their own."""
+    black_box = {"takes": "predict", "needs": frozenset({"background"}), "kinds": TABLE}
+    either = {"takes": "predict", "kinds": TABLE | PICTURE, "promises": "background"}
+    for card in (
+        Card("lime_tabular", lime.lime_tabular, title="LIME", run=_lime_tabular,
+             rows=_samples("n_samples", 1000), **black_box),
+        Card("lime_image", lime.lime_image, title="LIME", takes="predict", kinds=PICTURE,
+             run=_lime_image, rows=_samples("n_samples", 1000)),
+        Card("lime_text", lime.lime_text, title="LIME", takes="predict", kinds=TEXT,
+             run=_lime_text, rows=_samples("n_samples", 1000)),
+        Card("kernel_shap", shapley.kernel_shap, needs=frozenset({"background"}),
+             title="Kernel SHAP", run=_shap(shapley.kernel_shap), rows=_coalitions,
+             defaults={"n_samples": _few}, **either),
+        Card("permutation_shap", shapley.permutation_shap, needs=frozenset({"background"}),
+             title="permutation SHAP", run=_shap(shapley.permutation_shap),
+             rows=_coalitions, **either),
+        Card("linear_shap", shapley.linear_shap, needs=frozenset({"background"}),
+             title="linear SHAP", takes="linear", units="decision function", kinds=TABLE,
+             run=_linear_shap),
+        Card("tree_shap", shapley.tree_shap, title="tree SHAP", takes="tree", kinds=TABLE,
+             run=_of_tree(shapley.tree_shap)),
+        Card("path_attribution", shapley.path_attribution, title="path of the tree (Saabas)",
+             takes="tree", kinds=TABLE, run=_of_tree(shapley.path_attribution)),
+        Card("token_attributions", sequences.token_attributions, needs=frozenset({"gradient"}),
+             title="integrated gradients of words", takes="tokens", kinds=TEXT,
+             run=_token_attributions, rows=_samples("n_steps", 200)),
+        Card("band_occlusion", sequences.band_occlusion, title="occlusion of bands",
+             kinds=PICTURE, run=_band_occlusion),
+    ):  # fmt: skip
+        METHODS[card.name] = card
