@@ -67,6 +67,12 @@ def under_fault(fault: Any, **usual: Any) -> Callable[..., Tensor]:
     return call
 
 
+def damaged(model: Any, x: Any, *, layer: Any = "conv1", where: str = "weight", **more: Any) -> Any:
+    options = {"bits": [22], "n_faults": 2, "n_repeats": 1, "where": where}
+    y = [0, 1, 2][: len(x)] if hasattr(x, "__len__") else [0, 1, 2]
+    return faults.damage_table(model, x, y, layers=[layer], **options, **more)
+
+
 def watched(model: Any, x: Any, *, layer: Any = "relu2") -> Any:
     known = inputs(4, next(model.parameters()).dtype)
     return faults.Monitor(model, layers=[layer]).fit(known, batch_size=2).observe(x)
@@ -94,7 +100,7 @@ PROBES = {
     ),
     "laplace_last_layer": probe(uncertainty.laplace_last_layer, SCORES, laplace),
     # Of a weight, no layer that does not run: functions may use it too. Other bad layers are
-    # tested in tests/trust/test_faults.py.
+    # tested in tests/trust/test_bit_faults.py.
     "flip_bits": probe(faults.flip_bits, "runs", under_fault(faults.flip_bits, bit=30)),
     "flip_bits of activations": probe(
         faults.flip_bits, "layer runs", under_fault(faults.flip_bits, bit=22, where="activation")
@@ -102,6 +108,17 @@ PROBES = {
     "stuck_at": probe(faults.stuck_at, "layer runs", under_fault(faults.stuck_at, value=0.5)),
     "stuck_at of weights": probe(
         faults.stuck_at, "runs", under_fault(faults.stuck_at, value=0.5, where="weight")
+    ),
+    "damage_table": probe(faults.damage_table, "x batch_size mode runs", damaged),
+    "damage_table of activations": probe(
+        faults.damage_table,
+        "x layer batch_size mode runs",
+        partial(damaged, where="activation"),
+    ),
+    "corrupt": probe(
+        faults.corrupt,
+        "rows tensors",
+        lambda model, x, **more: faults.corrupt(x.sigmoid(), "contrast", 2),
     ),
     "monitor": probe(faults.Monitor, "x layer runs", watched),
     "explanation_uncertainty": probe(

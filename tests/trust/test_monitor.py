@@ -137,6 +137,7 @@ def test_nothing_is_left_behind() -> None:
     [
         ({"layers": ["rleu2"]}, ValueError, "no layer 'rleu2'.*relu2"),
         ({"layers": []}, ValueError, "list of names"),
+        ({"layers": "relu2"}, ValueError, "list of names, got 'relu2'"),
         ({"false_alarms": 0.0}, ValueError, "false_alarms"),
         ({"window": 0}, ValueError, "window"),
         ({"slack": 0.5}, ValueError, "slack"),
@@ -158,3 +159,57 @@ def test_bad_batches() -> None:
     guard.fit(inputs(8), batch_size=2)
     with pytest.raises(ValueError, match="NaN"):
         guard.observe(torch.full((2, 3, 8, 8), float("nan")))
+    with pytest.raises(ValueError, match=r"rows of shape \(3, 8, 8\), got \(3, 9, 9\)"):
+        guard.observe(torch.zeros(2, 3, 9, 9))
+    with pytest.raises(ValueError, match="at least 4 rows"):
+        guard.fit(inputs(3), batch_size=2)
+
+
+def test_half_a_reference_judges_nothing() -> None:
+    guard = Monitor(toy(), layers=["relu2"], clock=Clock()).fit(inputs(8), batch_size=2)
+    guard.clock = None
+    with pytest.raises(TypeError):
+        guard.fit(inputs(8), batch_size=2)
+    with pytest.raises(RuntimeError, match="call fit first"):
+        guard.observe(inputs())
+
+
+@pytest.mark.parametrize("shape", ["(N,)", "(N, 1)"])
+def test_one_logit_is_as_sure_as_its_likelier_class(shape: str) -> None:
+    last = nn.Flatten(0) if shape == "(N,)" else nn.Identity()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), last).eval()
+    guard = Monitor(net, layers=["1"], slack=1e6, clock=Clock()).fit(rows(200, 0), batch_size=20)
+    guard.observe(rows(20, 1))
+    p = torch.sigmoid(net(rows(20, 1)).flatten().double())
+    want = torch.maximum(p, 1 - p).mean().item()
+    assert guard.history.confidence.item() == pytest.approx(want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_every_dtype_is_watched(dtype: torch.dtype) -> None:
+    guard = Monitor(network().to(dtype), layers=["1"], slack=1e6, clock=Clock())
+    guard.fit(rows(400, 0).to(dtype), batch_size=20)
+    assert guard.observe(rows(40, 1).to(dtype)) == {}
+    assert "input" in guard.observe(rows(40, 2, shift=2.0).to(dtype))
+
+
+class Tokens(nn.Module):
+    """Answers with a dict, from tokens (N, T, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.last(self.inner(x).mean(1)), "other": x}
+
+
+def test_units_of_tokens_are_on_the_last_axis() -> None:
+    torch.manual_seed(0)
+    net, x = Tokens().eval(), torch.randn(40, 7, 3)
+    guard = Monitor(net, layers=["inner"], slack=1e6, clock=Clock()).fit(x, batch_size=10)
+    with torch.no_grad():
+        want = net.inner(x[:20]).double().mean(1)
+    np.testing.assert_allclose(guard._low, want.amin(0), rtol=1e-6)
+    assert guard._high.shape == (4,)

@@ -15,7 +15,7 @@ from torch import Tensor
 from xailab.core.checks import check_positive
 from xailab.core.outputs import as_array
 from xailab.trust.alignment import check_alignment
-from xailab.trust.conditions import Condition, conditions, selected
+from xailab.trust.slice_conditions import Condition, conditions, selected
 
 Array = np.ndarray
 

@@ -242,4 +242,4 @@ def _cells(memory: Tensor, places: Tensor) -> Tensor:
 def _write(memory: Tensor, places: Tensor, values: Tensor) -> None:
     """Write numbers into a parameter or buffer, whatever mode it was made in."""
     with torch.inference_mode(memory.is_inference()):
-        torch.atleast_1d(memory.detach())[_index(memory, places)] = values
+        torch.atleast_1d(memory.detach())[_index(memory, places)] = values.to(memory)

@@ -141,11 +141,7 @@ class Monitor:
         """
         if not hasattr(self, "_reference"):
             raise RuntimeError("the monitor has no reference yet: call fit first")
-        if check_input(self.model, x).shape[1:] != self._shape:
-            raise ValueError(
-                f"the reference has rows of shape {tuple(self._shape)}, got {tuple(x.shape[1:])}"
-            )
-        frame, seconds = self._look(x.detach())
+        frame, seconds = self._look(check_input(self.model, x).detach())
         self._recent.append(frame)
         now, then = pd.concat(list(self._recent)), self._reference
         p = {name: float(ks_2samp(now[name], then[name]).pvalue) for name in _TESTED}
@@ -168,6 +164,10 @@ class Monitor:
     def _look(self, x: Tensor) -> tuple[pd.DataFrame, float]:
         """Return three numbers a row, and the seconds a row that the model took."""
         activations, logits, seconds = self._activations(x)
+        if x.shape[1:] != self._shape:
+            raise ValueError(
+                f"the reference has rows of shape {tuple(self._shape)}, got {tuple(x.shape[1:])}"
+            )
         outside = ~((activations >= self._low) & (activations <= self._high))  # NaN is outside
         distance, _ = self._neighbors.kneighbors(_flat(x))
         confidence = as_array(probabilities_of(logits.double()).amax(1))
