@@ -1,7 +1,7 @@
 """One row for every method that is given a model: how to call it, and what it promises.
 
-The rooms' rows stand in the files beside this one; `tests/test_contract_rooms.py` tests the
-promises on all of them.
+The rows of each package stand in a file beside this one; `tests/test_contract_packages.py` tests
+the promises on all of them.
 """
 
 from collections.abc import Callable

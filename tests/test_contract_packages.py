@@ -12,8 +12,10 @@ from tests.probes import TARGETS, Probe, behavior, foundations, simplify, trust
 from tests.snapshots import Boom, tripped, unchanged
 from tests.toys import BAD_INPUTS, BAD_TARGETS, inputs, toy
 
-ROOMS = {"foundations": foundations, "behavior": behavior, "simplify": simplify, "trust": trust}
-ROWS = {f"{room}: {name}": row for room, rows in ROOMS.items() for name, row in rows.PROBES.items()}
+PACKAGES = {"foundations": foundations, "behavior": behavior, "simplify": simplify, "trust": trust}
+ROWS = {
+    f"{one}: {name}": row for one, rows in PACKAGES.items() for name, row in rows.PROBES.items()
+}
 
 
 def those_that_take(*words: str) -> list[Any]:
