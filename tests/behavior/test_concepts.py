@@ -171,6 +171,8 @@ def test_bad_x(x: Any, error: type[Exception], words: str) -> None:
         ({"y": None}, ValueError, "y, the classes.*None"),
         ({"class_names": ["a", "b"]}, ValueError, r"4 different names, got \['a', 'b'\]"),
         ({"class_names": ["a"] * 4}, ValueError, "4 different names"),
+        ({"class_names": ["a", "b", "c", "rule 1"]}, ValueError, r"named as rules.*'rule 1'"),
+        ({"rules": ["IF a"]}, TypeError, "those of rules_of, got str"),
         ({"n_units": 0}, ValueError, "n_units must be at least 1"),
         ({"n_rules": 1.5}, TypeError, "n_rules must be an integer"),
         ({"rules": RULES}, ValueError, r"shape \(N, 2\), got \(3, 192\)"),
@@ -197,9 +199,91 @@ def test_bad_words(change: dict[str, Any], error: type[Exception], words: str) -
         knowledge_graph(toy(), inputs(), options.pop("y"), **options)
 
 
+def test_one_logit_joins_units_to_its_two_classes() -> None:
+    """The score of class 0 is the constant 0, so that nothing raises it; that of class 1 is x."""
+    net = nn.Sequential(nn.Identity(), linear([[1.0, 2.0]]))
+    for one in (net, nn.Sequential(*net, nn.Flatten(0))):
+        graph = knowledge_graph(one, X, Y, layer="0")
+        assert edges(graph, "raises") == pytest.approx(
+            {("0: unit 1", "class 1"): 8.0, ("0: unit 0", "class 1"): 0.5}
+        )
+        assert edges(graph, "taken for") == {("class 0", "class 1"): 1.0}  # 2, 4 and 7, 10
+
+
+class Tokens(nn.Module):
+    """(N, T, 2) tokens; each class is the mean of one feature over the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = linear([[1.0, 0.0], [0.0, 1.0]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x).mean(1)
+
+
+def test_units_of_tokens_lie_on_their_last_axis() -> None:
+    """Three tokens of two features: unit 0 off takes the mean of feature 0 away, 2 and 1."""
+    x = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], [[1.0, 4.0], [1.0, 5.0], [1.0, 6.0]]])
+    graph = knowledge_graph(Tokens(), x, [0, 1], layer="mix")
+    assert edges(graph, "raises") == pytest.approx(
+        {("mix: unit 0", "class 0"): 2.0, ("mix: unit 1", "class 1"): 5.0}
+    )
+
+
+def test_attention_weights_have_no_units() -> None:
+    class Attentive(Tokens):
+        def __init__(self) -> None:
+            super().__init__()
+            self.softmax = nn.Softmax(-1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.softmax(x @ x.transpose(1, 2)) @ x).mean(1)
+
+    with pytest.raises(ValueError, match=r"'softmax' gives.*nothing tells which axis"):
+        knowledge_graph(Attentive(), torch.rand(2, 3, 2), [0, 1], layer="softmax")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_links_of_single(dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Identity(), linear([[1.0, 0.0], [1.0, 2.0]])).to(dtype)
+    graph = knowledge_graph(net, X.to(dtype), Y, layer="0", rules=RULES)
+    want = knowledge_graph(NET, X, Y, layer="0", rules=RULES)
+    for relation in ("raises", "concludes", "taken for"):
+        assert edges(graph, relation) == pytest.approx(edges(want, relation), rel=0.01)
+
+
+def test_networks_that_answer_nan_are_refused() -> None:
+    class Broken(nn.Module):
+        def __init__(self, scores: float, unit: float) -> None:
+            super().__init__()
+            self.unit, self.last = nn.Hardtanh(), nn.Identity()
+            self.scores, self.value = scores, unit
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last(self.value * x)
+            return self.scores * x
+
+    with pytest.raises(ValueError, match="8 scores that are NaN"):
+        knowledge_graph(Broken(torch.nan, 1.0), X, Y, layer="last")
+    with pytest.raises(ValueError, match="'last' gives 8 NaN or infinity"):
+        knowledge_graph(Broken(1.0, torch.nan), X, Y, layer="last")
+
+
+def test_numpys_integers_conclude_and_texts_of_borders_are_true() -> None:
+    """The border between 2009 and 2010 is printed as such, and not as 2010."""
+    years = np.arange(2006, 2014)[:, None]
+    x = torch.as_tensor(years, dtype=torch.float32) - 2000
+    tree = DecisionTreeClassifier().fit(years, years[:, 0] >= 2010)
+    rules = [
+        rule._replace(conclusion=np.int64(rule.conclusion)) for rule in rules_of(tree, ["year"])
+    ]
+    net = nn.Sequential(nn.Identity(), linear([[-1.0], [1.0]]))
+    graph = knowledge_graph(net, x, [0] * 4 + [1] * 4, layer="0", rules=rules, features=years)
+    texts = {text for _, text in graph.nodes(data="text") if text}
+    assert texts == {"IF year <= 2009.5 THEN 0", "IF year > 2009.5 THEN 1"}
+
+
 def test_models_without_classes_or_units() -> None:
-    with pytest.raises(ValueError, match="one output"):
-        knowledge_graph(nn.Sequential(linear([[1.0, 1.0]])), X, Y, layer="0")
     narrow = nn.Sequential(
         linear([[1.0, 1.0]]), nn.Flatten(0), nn.Unflatten(0, (-1, 1)), linear([[1.0], [2.0]])
     )

@@ -124,7 +124,7 @@ COLUMNS = {
     "numbers that single precision merges": 16_777_200 + np.arange(60),
     "the same below zero": -16_777_200 - np.arange(60),
     "near one": 1 + 2e-7 * np.arange(60),
-    "neighbors in single precision": 1 + 2.0**-23 * np.arange(30),
+    "neighbors in single precision": 1000 + 2.0**-14 * np.arange(30),
     "tenths": np.arange(1, 40) / 10,
     "drawn": DRAWN.normal(size=80),
     "drawn in single precision": DRAWN.normal(size=80).astype(np.float32),

@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from xailab.behavior.surrogates import Rule
 from xailab.core.batching import batched, quiet
-from xailab.core.checks import check_input, check_positive, check_target
+from xailab.core.checks import check_index, check_input, check_positive, check_target
 from xailab.core.files import write_atomically
-from xailab.core.layers import capture, edited, units_of
+from xailab.core.layers import capture, edited, units_axis, units_of
+from xailab.core.outputs import as_array, class_logits, classes_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
 
@@ -54,10 +55,11 @@ def knowledge_graph(
     the most frequent one.
 
     Args:
-        model: (N, ...) -> (N, K) scores.
+        model: (N, ...) -> (N, K) scores; one logit $z$, (N, 1) or (N,), stands for two classes
+            with scores $(0, z)$.
         x: (N, ...) floats, rows of every class that shall have links.
         y: (N,) class indices: labels, or what the model answers if that is to be explained.
-        layer: dotted name of the layer whose units are meant (dimension 1 of its output).
+        layer: dotted name of the layer whose units are meant, on whichever axis they lie.
         rules: a student's rules, `rules_of(tree, names)`, which conclude class indices.
         features: (N, F), what the rules compare; by default the rows of `x`, flattened.
         class_names: K names; "class 0", ... by default.
@@ -71,9 +73,10 @@ def knowledge_graph(
         `weight`: score units, correlation, or shares.
 
     Raises:
-        TypeError: `x` not a float tensor, `y` not integers.
-        ValueError: NaN, no such layer, a layer without units, a model with one output, a label,
-            a conclusion or a number of names that does not fit the model's outputs.
+        TypeError: `x` not a float tensor, `y` not integers, rules that are no `Rule`.
+        ValueError: NaN in `x` or in what the model or the layer gives, no such layer, a layer
+            without units or whose axes nothing tells apart, a label, a conclusion, a name or a
+            number of names that does not fit the model's outputs.
 
     Reference: Morcos, Barrett, Rabinowitz, Botvinick (2018), On the Importance of Single
         Directions for Generalization (ablation); Hogan et al. (2021), Knowledge Graphs.
@@ -87,19 +90,20 @@ def knowledge_graph(
     """
     check_input(model, x)
     n_units, n_rules = check_positive("n_units", n_units), check_positive("n_rules", n_rules)
-    rows = x.detach()
-    table = rows.cpu().flatten(1).numpy() if features is None else features
+    rows, rules = x.detach(), _checked(rules)
+    table = as_array(rows.flatten(1)) if features is None else features
     if len(table) != len(x):
         raise ValueError(f"features holds {len(table)} rows, x holds {len(x)}")
     fired = np.array([rule.fires(table) for rule in rules]).reshape(len(rules), len(x))
     with frozen(model), torch.no_grad():
         scores = _scores(model, rows, batch_size)
-        labels, names = _labels(y, scores), _names(class_names, scores.shape[1])
-        activations = _activations(model, rows, layer, batch_size)
-        drops = _ablation_drops(model, rows, labels, layer, scores, activations, batch_size)
+        labels, names = _labels(y, scores), _names(class_names, scores.shape[1], layer)
+        axis = _axis(model, rows[:1], layer)
+        activations = _activations(model, rows, layer, axis, batch_size)
+        drops = _ablation_drops(model, rows, labels, layer, axis, scores, activations, batch_size)
     graph = nx.DiGraph(layer=layer, rows=len(x))
     graph.add_nodes_from(names, kind="class")
-    _add_confusions(graph, scores.argmax(1).cpu().numpy(), labels, names)
+    _add_confusions(graph, as_array(classes_of(scores)), labels, names)
     _add_units(graph, drops, names, layer, n_units)
     _add_rules(graph, rules, fired, labels, names, n_rules)
     _add_associations(graph, fired, activations, n_units)
@@ -129,7 +133,7 @@ def write_graphml(graph: nx.Graph, path: str | Path) -> Path:
 
 
 def _scores(model: nn.Module, rows: Tensor, batch_size: int | None) -> Tensor:
-    """Return what the model answers, (N, K)."""
+    """Return what the model answers, (N, K), K at least 2, in single precision or finer."""
     scores = batched(
         lambda chunk: outputs_of(model, chunk),
         rows,
@@ -137,20 +141,37 @@ def _scores(model: nn.Module, rows: Tensor, batch_size: int | None) -> Tensor:
         progress=False,
         owner=model,
     )
-    if scores.ndim == 1 or scores.shape[1] == 1:
-        raise ValueError("the model has one output: there are no classes to join")
-    return scores
+    if not scores.isfinite().all():
+        bad = int((~scores.isfinite()).sum())
+        raise ValueError(f"the model gives {bad} scores that are NaN or infinite")
+    return class_logits(scores.to(torch.promote_types(scores.dtype, torch.float32)))
 
 
-def _activations(model: nn.Module, rows: Tensor, layer: str, batch_size: int | None) -> np.ndarray:
+def _axis(model: nn.Module, row: Tensor, layer: str) -> int:
+    """Return which axis of the layer's output holds its units."""
+    with capture(model, layer) as kept:
+        outputs_of(model, row)
+    units_of(kept, layer, len(row))  # one number a row has none
+    return units_axis(model, layer, row)
+
+
+def _activations(
+    model: nn.Module, rows: Tensor, layer: str, axis: int, batch_size: int | None
+) -> np.ndarray:
     """Return the mean activation of every unit, (N, U)."""
 
     def means(chunk: Tensor) -> Tensor:
         with capture(model, layer) as kept:
             outputs_of(model, chunk)
-        return units_of(kept, layer, len(chunk)).unsqueeze(-1).flatten(2).mean(2)
+        units = units_of(kept, layer, len(chunk), axis)
+        return units.unsqueeze(-1).flatten(2).double().mean(2)
 
-    return batched(means, rows, batch_size=batch_size, owner=model).double().cpu().numpy()
+    found = as_array(batched(means, rows, batch_size=batch_size, owner=model))
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"layer {layer!r} gives {int((~np.isfinite(found)).sum())} NaN or infinity"
+        )
+    return found
 
 
 def _ablation_drops(
@@ -158,6 +179,7 @@ def _ablation_drops(
     rows: Tensor,
     labels: np.ndarray,
     layer: str,
+    axis: int,
     scores: Tensor,
     activations: np.ndarray,
     batch_size: int | None,
@@ -166,17 +188,17 @@ def _ablation_drops(
     drops = np.zeros((activations.shape[1], scores.shape[1]))
     own = torch.as_tensor(labels, device=scores.device)[:, None]
     for unit in tqdm(range(len(drops)), delay=2, leave=False, disable=quiet(), unit=" units"):
-        with edited(model, layer, partial(_without, unit=unit)):
+        with edited(model, layer, partial(_without, unit=unit, axis=axis)):
             left = _scores(model, rows, batch_size)
-        lost = (scores - left).gather(1, own)[:, 0].double().cpu().numpy()
+        lost = as_array((scores - left).double().gather(1, own)[:, 0])
         for c in np.unique(labels):
             drops[unit, c] = lost[labels == c].mean()
     return drops
 
 
-def _without(output: Tensor, *, unit: int) -> Tensor:
+def _without(output: Tensor, *, unit: int, axis: int) -> Tensor:
     silenced = output.clone()
-    silenced[:, unit] = 0
+    silenced.select(axis, unit).zero_()
     return silenced
 
 
@@ -261,22 +283,32 @@ def _chance_correlation(n: int, pairs: int) -> float:
 
 def _labels(y: Any, scores: Tensor) -> np.ndarray:
     try:
-        index = check_target(y, scores)
+        return as_array(cast(Tensor, check_target(y, scores)))
     except (TypeError, ValueError) as error:
         raise type(error)(f"y, the classes of the rows: {error}") from error
-    return cast(Tensor, index).cpu().numpy()  # None is for models with one output
 
 
-def _names(class_names: Sequence[str] | None, n_classes: int) -> list[str]:
+def _names(class_names: Sequence[str] | None, n_classes: int, layer: str) -> list[str]:
     names = [f"class {c}" for c in range(n_classes)] if class_names is None else [*class_names]
     if len(names) != n_classes or len(set(names)) != n_classes:
         raise ValueError(f"class_names must be {n_classes} different names, got {names}")
+    taken = [one for one in names if str(one).startswith(("rule ", f"{layer}: unit "))]
+    if taken:
+        raise ValueError(f"class_names must not be named as rules and units are, got {taken}")
     return names
 
 
+def _checked(rules: Sequence[Rule]) -> list[Rule]:
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise TypeError(f"rules must be those of rules_of, got {type(rule).__name__}")
+    return list(rules)
+
+
 def _class_of(rule: Rule, n_classes: int) -> int:
-    if not isinstance(rule.conclusion, int) or not 0 <= rule.conclusion < n_classes:
+    try:
+        return check_index("conclusion", rule.conclusion, n_classes)
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"rules must conclude classes 0..{n_classes - 1}, got {rule.conclusion!r} in: {rule}"
-        )
-    return rule.conclusion
+        ) from error

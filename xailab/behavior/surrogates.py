@@ -220,7 +220,7 @@ def _border(threshold: float) -> str:
     if threshold == halfway:  # halfway itself is rounded to the even one of the two
         fires = float(np.float32(halfway)) <= threshold
         return _shortest(halfway if fires else float(np.nextafter(halfway, -inf)))
-    return _shortest(min(threshold, halfway), float(below), halfway)
+    return _shortest(threshold, float(below), halfway)
 
 
 def _shortest(threshold: float, low: float | None = None, high: float = inf) -> str:
@@ -228,6 +228,8 @@ def _shortest(threshold: float, low: float | None = None, high: float = inf) -> 
 
     Without `low`, in as few as give this very number.
     """
+    if low is not None:
+        threshold = float(min(max(threshold, low), np.nextafter(high, -inf)))
     threshold += 0.0  # no "-0"
     for digits in range(4, 17):
         text = f"{threshold:.{digits}g}"
