@@ -1,17 +1,22 @@
 """The comparer: same model, same input, same target, or it refuses."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 import xailab
-from tests.test_contract import Snapshot
+from tests.snapshots import Snapshot
 from tests.toys import inputs, linear, toy
 from xailab import plots
+from xailab.attribution.shapley import kernel_shap, tree_shap
 from xailab.core import capture, frozen
 from xailab.core.registry import METHODS
-from xailab.models import digit_cnn
+from xailab.core.subjects import subject
+from xailab.models import digit_vit
 
 NET = linear([[1.0, 2.0], [-3.0, 5.0]])
 X = torch.tensor([[1.0, 1.0], [2.0, 0.0]])  # outputs [[3, 2], [2, -6]]
@@ -87,7 +92,7 @@ def test_an_option_that_nobody_takes_is_refused():
         ({"x": torch.ones(1, 3)}, ValueError, "refuses x of shape"),
         ({"methods": []}, ValueError, "at least one method"),
         ({"methods": ["grad_cma"]}, ValueError, "there is grad_cam"),
-        ({"methods": ["grad_cam"]}, TypeError, "layer"),  # the net has no maps
+        ({"methods": ["grad_cam"]}, ValueError, "say layer="),  # the net has no maps
         ({"methods": {"lost": lambda m, x, t: None}}, TypeError, "lost must return a Tensor"),
     ],
 )
@@ -138,7 +143,7 @@ def test_rows_given_by_name_are_counted_and_those_of_functions_are_not():
 
 def test_time_is_measured(monkeypatch):
     ticks = iter([1.0, 3.5])
-    monkeypatch.setattr("xailab.explanations.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("xailab.explanations.door.perf_counter", lambda: next(ticks))
     (one,) = explain()
     assert one.seconds == 2.5
 
@@ -147,29 +152,38 @@ def test_time_is_measured(monkeypatch):
 
 
 def test_the_gap_by_hand():
-    # f(x) - f(0) = 2, -6: the bias of 7 is in both; gradients sum to 2
-    net = linear([[1.0, 2.0], [-3.0, 5.0]], [7.0, 7.0])
-    found = explain(net, methods=["saliency", "input_x_gradient"])
-    gaps = {one.name: one.gap.tolist() for one in found}
-    assert gaps == {"saliency": [0.0, 8.0], "input_x_gradient": [0.0, 0.0]}
-    table = found.table()
-    assert table["completeness gap"].tolist() == [4.0, 0.0]
-    assert table.index.tolist() == found.names
-    assert table["rows"].tolist() == [2, 2]
-
-
-def test_a_net_that_bends_has_a_gap():
+    """relu(x0 - 1) at 3: the score rises by 2, the left end of the path sees half of the slope."""
     bent = nn.Sequential(linear([[1.0, 0.0]], [-1.0]), nn.ReLU())
-    (one,) = explain(bent, torch.tensor([[3.0, 0.0]]), 0, ["input_x_gradient"])
-    assert one.gap.tolist() == [1.0]  # 3 is attributed, the score went from 0 to 2
+    x = torch.tensor([[3.0, 0.0]])
+    with pytest.warns(UserWarning, match="misses"):
+        (one,) = explain(bent, x, 0, ["integrated_gradients"], n_steps=2, rule="left")
+    assert one.attribution.tolist() == [[1.5, 0.0]]
+    assert one.gap.tolist() == [-0.5]
 
 
-def test_maps_of_a_layer_have_no_gap_whatever_their_name():
-    x = torch.rand(1, 1, 28, 28)
-    cam = xailab.attribution.cam.grad_cam
-    found = explain(digit_cnn(), x, 3, {"grad cam": cam, "other": "saliency"})
-    assert [one.gap is None for one in found] == [True, False]
-    assert found.table()["completeness gap"].isna().tolist() == [True, False]
+def test_only_methods_that_promise_a_sum_have_a_gap():
+    names = ["saliency", "input_x_gradient", "deep_lift", "shapley_values", "feature_ablation"]
+    found = explain(methods=names)
+    gaps = found.table()["completeness gap"]
+    assert gaps.isna().tolist() == [True, True, False, False, True]
+    assert gaps[["deep_lift", "shapley_values"]].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert found.table().index.tolist() == found.names
+
+
+def test_a_group_counts_once_in_a_sum():
+    """Two groups of two numbers: every number carries its group's value."""
+    x, mask = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0, 0, 1, 1]])
+    total = linear([[1.0, 1.0, 1.0, 1.0]])
+    (one,) = explain(total, x, 0, ["shapley_values"], feature_mask=mask)
+    assert one.attribution.tolist() == [[3.0, 3.0, 7.0, 7.0]]
+    assert one.gap.tolist() == [0.0]
+
+
+def test_the_gap_to_a_background_is_to_its_mean():
+    background = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+    for name in ("deep_shap", "kernel_shap", "permutation_shap"):
+        (one,) = explain(methods=[name], target=[0, 1], background=background)
+        assert one.gap.tolist() == pytest.approx([0, 0], abs=1e-5)
 
 
 # --- nothing may change under way
@@ -349,3 +363,140 @@ def test_a_picture_of_images():
         assert "output 1" in picture.alt
         assert picture.png().startswith(b"\x89PNG")
         assert len([axes for axes in picture.figure.axes if axes.images]) >= 2
+
+
+# --- any model, any rows
+
+
+def table_of_people():
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame(draw.normal(size=(40, 3)), columns=["age", "income", "debt"])
+    return table, (table.income - table.debt > 0).astype(int).to_numpy()
+
+
+def test_a_forest_on_a_table_by_the_names_of_its_columns():
+    table, y = table_of_people()
+    forest = RandomForestClassifier(5, random_state=0).fit(table, y)
+    found = xailab.explain(forest, table[:2], 1, background=table[:10])
+    assert found.names == ["kernel_shap", "lime_tabular", "feature_ablation"]
+    want = kernel_shap(
+        lambda rows: forest.predict_proba(pd.DataFrame(rows, columns=table.columns))[:, 1],
+        table[:2].to_numpy(),
+        table[:10].to_numpy(),
+    )
+    assert np.allclose(found["kernel_shap"], want)
+    assert "age" in found.describe()
+    assert found.to_frame().index[:3].tolist() == [(0, "age"), (0, "income"), (0, "debt")]
+    assert found.to_frame()["kernel_shap"].to_numpy() == pytest.approx(want.ravel())
+    assert "feature ablation: debt" in found.plot().alt
+
+
+def test_columns_in_another_order_are_refused_by_the_estimator():
+    table, y = table_of_people()
+    forest = RandomForestClassifier(5, random_state=0).fit(table, y)
+    with pytest.raises(ValueError, match="order"):
+        xailab.explain(forest, table[["debt", "age", "income"]][:1], 1, background=table)
+
+
+def test_a_tree_is_read():
+    table, y = table_of_people()
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(table.to_numpy(), y)
+    found = xailab.explain(tree, table[:2], 1, background=table[:5])
+    assert np.allclose(found["tree_shap"], tree_shap(tree, table[:2].to_numpy(), target=1))
+
+
+def test_a_function_of_arrays_that_are_channels_last():
+    """The sum over a picture: each pixel that a window hides takes its own value away."""
+    photo = np.random.default_rng(0).random((1, 6, 4, 3))
+    found = xailab.explain(
+        lambda rows: rows.sum((1, 2, 3)), photo, methods=["occlusion"], window=1, stride=1
+    )
+    assert found["occlusion"].shape == (1, 6, 4, 3)
+    every = np.broadcast_to(photo.sum(3, keepdims=True), photo.shape)
+    assert np.allclose(found["occlusion"], every)  # channels are covered together
+    with pytest.raises(ValueError, match="channel_axis"):
+        xailab.explain(lambda rows: rows.sum((1, 2, 3)), np.zeros((1, 3, 4, 3)))
+
+
+def test_a_text_by_a_function_of_texts():
+    good = lambda texts: np.array([float("good" in text) for text in texts])  # noqa: E731
+    found = xailab.explain(good, ["a good film", "good"])
+    assert found.names == ["lime_text"]
+    frame = found.to_frame()["lime_text"]
+    assert frame[(0, "good")] == pytest.approx(1, abs=0.05)
+    assert frame[(1, "good")] == pytest.approx(1, abs=0.05)
+    assert "good" in found.describe(1)
+
+
+def test_what_fits_no_method_says_what_would():
+    net = linear([[1.0, 2.0], [-3.0, 5.0]])
+    table, y = table_of_people()
+    forest = RandomForestClassifier(5, random_state=0).fit(table.to_numpy(), y)
+    for model, x, name, words in (
+        (net, X, "deep_shap", "background="),
+        (net, X, "rise", "explains a picture"),
+        (net, X, "tree_shap", "kernel_shap"),
+        (forest, table[:1], "saliency", "occlusion, LIME or SHAP"),
+        (forest, table[:1], "token_attributions", "explains a text"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            xailab.explain(model, x, 1, methods=[name])
+    with pytest.raises(TypeError, match="column 'job' of x holds"):
+        xailab.explain(forest, pd.DataFrame({"job": ["nurse"]}), 1)
+    with pytest.raises(TypeError, match=r"nn\.Module, a Keras model"):
+        xailab.explain("model", X, 1)
+
+
+def test_a_subject_made_by_hand():
+    of = subject(NET, X, names=["a", "b"])
+    found = xailab.explain(of, target=1, methods=["saliency"])
+    assert found["saliency"].tolist() == [[-3.0, 5.0], [-3.0, 5.0]]
+    assert "a (-3)" in found.describe()
+    with pytest.raises(TypeError, match="holds its rows already"):
+        xailab.explain(of, X, 1)
+    with pytest.raises(ValueError, match="3 names for 2 columns"):
+        subject(NET, X, names=["a", "b", "c"])
+
+
+def test_the_layer_is_said_everywhere():
+    found = xailab.explain(toy(), inputs(), 1)
+    assert found.table()["layer"].dropna().to_dict() == {"grad_cam": "relu2"}
+    assert "Grad-CAM at relu2" in found.describe()
+    assert "Grad-CAM at relu2" in found.plot().alt
+
+
+def test_a_transformer_has_no_maps_unless_they_are_laid_out():
+    vit, x = digit_vit(), torch.rand(1, 1, 28, 28)
+    found = xailab.explain(vit, x, 3)
+    assert "grad_cam" not in found.names
+    assert "grad_cam was left out" in found.describe()
+    with pytest.raises(KeyError, match=r"left out: .*reshape="):
+        found["grad_cam"]
+
+
+def test_what_is_saved_can_be_read(tmp_path):
+    found = xailab.explain(toy(), inputs(), 1, methods=["saliency", "grad_cam"])
+    numbers = np.load(found.save(tmp_path / "why.npz"))
+    assert np.array_equal(numbers["saliency"], found["saliency"].numpy())
+    frame = pd.read_csv(found.save(tmp_path / "why.csv"))
+    place = frame[(frame.row == 2) & (frame.feature == "1,4,5")]
+    assert place.saliency.item() == pytest.approx(found["saliency"][2, 1, 4, 5].item())
+    assert place.grad_cam.item() == pytest.approx(found["grad_cam"][2, 0, 4, 5].item())
+    for kind, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        assert found.save(tmp_path / f"why{kind}").read_bytes().startswith(start)
+    with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf, \.csv or \.npz"):
+        found.save(tmp_path / "why.jpg")
+    with pytest.raises(ValueError, match=r"row must lie in 0\.\.2, got 3"):
+        found.plot(row=3)
+
+
+def test_a_target_may_be_a_function():
+    def contrast(outputs):
+        return outputs[:, 1] - outputs[:, 0]
+
+    found = xailab.explain(NET, X, contrast, methods=["saliency", "occlusion"], window=1)
+    assert found["saliency"].tolist() == [[-4.0, 3.0], [-4.0, 3.0]]
+    assert found["occlusion"].tolist() == [[-4.0, 3.0], [-8.0, 0.0]]
+    assert found.describe().startswith("Evidence for the target contrast, which scores -1.00")
+    with pytest.raises(ValueError, match=r"one number a row, got \(2, 2\)"):
+        xailab.explain(NET, X, lambda outputs: outputs, methods=["saliency"])

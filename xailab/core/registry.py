@@ -118,7 +118,7 @@ class Card:
             return "it needs gradients, and this model only answers: ask occlusion, LIME or SHAP"
         if "layer" in self.needs and not (options.get("layer") or of.layer):
             return (
-                "no layer is known to hold maps (an MLP has none, nor have tokens): say layer= and, "
+                "no layer is known to hold maps (an MLP and tokens have none): say layer= and, "
                 "for tokens, reshape="
             )
         given = options.get("background") is not None or of.background is not None
@@ -154,7 +154,7 @@ class Card:
     def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that the method knows, and its defaults for the subject."""
         given = {name: value for name, value in options.items() if name in self.options}
-        if "layer" in self.needs and "layer" not in given:
+        if "layer" in self.options and given.get("layer") is None and subject.layer:
             given["layer"] = subject.layer
         if "background" in self.options and subject.background is not None:
             given.setdefault("background", subject.background)
