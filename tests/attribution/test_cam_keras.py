@@ -490,7 +490,6 @@ def test_a_layer_inside_another_model_is_found_by_its_way() -> None:
 def test_layers_that_give_no_maps_are_named() -> None:
     inputs, first = keras.Input(PICTURE, name="picture"), keras.Input((2, 6, 6))
     conv = keras.layers.Conv2D(2, 3, padding="same", name="conv")
-    head = keras.layers.Dense(3)
     flat, names = keras.layers.Flatten(), "channels first"
     refused = [
         (inputs, conv(conv(inputs)), "conv", "'conv' ran more than once"),
@@ -512,7 +511,7 @@ def test_layers_that_give_no_maps_are_named() -> None:
         ),
     ]
     for start, maps, layer, words in refused:
-        model = keras.Model(start, head(flat(maps)))
+        model = keras.Model(start, keras.layers.Dense(3)(flat(maps)))
         x = X if start is inputs else X.transpose(0, 3, 1, 2)
         with pytest.raises(ValueError, match=words):
             grad_cam(model, x, 1, layer=layer)
