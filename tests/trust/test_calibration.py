@@ -102,8 +102,12 @@ def test_ece_lies_twice() -> None:
         ([[0.5, 0.5]], [2], 5, ValueError, r"y must lie in 0\.\.1"),
         ([[0.5, 0.5]], [-1], 5, ValueError, r"0\.\.1"),
         ([[0.5, 0.5]], [0, 1], 5, ValueError, r"y.*\(1,\).*\(2,\)"),
-        ([[0.5, 0.5]], [0.0], 5, TypeError, "y must hold integers"),
-        ([[0.5, 0.5]], 0, 5, ValueError, "single int"),
+        ([[0.5, 0.5]], [0.5], 5, ValueError, "y must hold whole class numbers"),
+        ([[0.5, 0.5]], ["0"], 5, TypeError, "y must hold class numbers"),
+        ([[0.5, 0.5]], [[0, 1]], 5, ValueError, r"y must be \(1,\).*one-hot"),
+        ([[0.5, 0.5]], 0, 5, ValueError, r"y must be \(1,\).*shape \(\)"),
+        ([0.5], [0], 5, ValueError, r"\(N, K\).*1 - p and p"),
+        ([[0.5]], [0], 5, ValueError, r"\(N, K\).*1 - p and p"),
         ([[0.5, 0.5]], [0], 0, ValueError, "n_bins"),
         ([[0.5, 0.5]], [0], 2.0, TypeError, "n_bins"),
     ],
@@ -111,6 +115,27 @@ def test_ece_lies_twice() -> None:
 def test_bad_input(probs: Any, y: Any, n_bins: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         expected_calibration_error(probs, y, n_bins=n_bins)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_in_half_precision_are_taken(dtype: torch.dtype) -> None:
+    """Ten of them, rounded: the row sums to 1.0002 or to .99; the answers are the same."""
+    z, y = draws(200, k=10)
+    fine = torch.tensor(z).softmax(1)
+    got = expected_calibration_error(fine.to(dtype), y, n_bins=1)
+    assert got == pytest.approx(expected_calibration_error(fine, y, n_bins=1), abs=0.01)
+
+
+def test_labels_come_in_any_container() -> None:
+    probs = [[0.6, 0.4], [0.25, 0.75]]
+    for y in ([0, 1], (0.0, 1.0), [False, True], np.uint8([0, 1]), torch.tensor([0.0, 1.0])):
+        assert expected_calibration_error(probs, y, n_bins=1) == pytest.approx(0.325)
+
+
+def test_any_integer_counts_bins() -> None:
+    probs = [[0.6, 0.4], [0.25, 0.75]]
+    for n_bins in (np.int64(4), np.array(4), torch.tensor(4)):
+        assert len(reliability_table(probs, [0, 1], n_bins=n_bins)) == 4
 
 
 # ---- regression ----------------------------------------------------------------------------------
@@ -194,6 +219,19 @@ def test_a_temperature_mends_ece_and_keeps_answers() -> None:
     assert (before.argmax(1) == after.argmax(1)).all()
 
 
+def test_the_temperature_of_one_logit_minimizes_the_binary_log_loss() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, 300)
+    y = (rng.uniform(size=300) < 1 / (1 + np.exp(-z))).astype(int)
+
+    def nll(t: float) -> float:
+        return log_loss(y, 1 / (1 + np.exp(-3 * z / t)))
+
+    best = minimize_scalar(nll, bounds=(0.5, 20), method="bounded", options={"xatol": 1e-9})
+    for shape in ((300,), (300, 1)):
+        assert fit_temperature(3 * z.reshape(shape), y) == pytest.approx(best.x, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("logits", "y", "error", "words"),
     [
@@ -201,7 +239,8 @@ def test_a_temperature_mends_ece_and_keeps_answers() -> None:
         ([[2.0, 0.0], [0.0, 1.0]], [1, 0], ValueError, "no better than guessing"),
         ([[1.0, 1.0]], [0], ValueError, "no better than guessing"),
         ([[NAN, 0.0]], [0], ValueError, "NaN"),
-        ([1.0, 2.0], [0, 1], ValueError, r"\(N, K\).*\(2,\)"),
+        ([[[1.0, 2.0]]], [0], ValueError, r"\(N, K\).*\(1, 1, 2\)"),
+        ([], [], ValueError, r"\(N, K\).*\(0,\)"),
         ([[2.0, 0.0]], [5], ValueError, r"0\.\.1"),
     ],
 )

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
+from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from xailab.trust.probabilities import (
+    class_answers,
     entropy_split,
     ood_auroc,
     rank_classes,
     risk_coverage,
+    sum_tolerance,
     variance_split,
 )
 
@@ -90,6 +93,41 @@ def test_bad_samples(samples: Any, error: type[Exception], words: str) -> None:
         entropy_split(samples)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("k", [2, 10, 1000])
+def test_a_split_in_half_precision_is_that_of_the_rounded_numbers(
+    dtype: torch.dtype, k: int
+) -> None:
+    """Normalized again, as the float64 split is; handed back in the dtype that came."""
+    samples = torch.tensor(some_probs(3, 20, k)).to(dtype)
+    told = entropy_split(samples)
+    fine = samples.double() / samples.double().sum(-1, keepdim=True)
+    want = entropy_split(fine)
+    for one, other in zip(told, want, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one, other.to(dtype), rtol=0, atol=0)
+
+
+def test_half_precision_forgives_rounding_alone() -> None:
+    """One eps: 0.001 in float16. A hundredth is no rounding."""
+    assert sum_tolerance("float16", 2) == pytest.approx(2**-10, rel=0.1)
+    with pytest.raises(ValueError, match=r"row 0 sums to 0.979"):
+        entropy_split(torch.tensor([[[0.5, 0.48]]], dtype=torch.float16))
+    with pytest.raises(ValueError, match=r"row 0 sums to 0.999"):
+        entropy_split(torch.tensor([[[0.5, 0.4991]]]))
+
+
+def test_variances_of_half_precision_are_summed_finely() -> None:
+    """Means 300 and 301 in float16: their squares would not fit, their spread does."""
+    means = torch.tensor([[300.0], [301.0]], dtype=torch.float16)
+    told = variance_split(means, torch.full((2, 1), 0.5, dtype=torch.float16))
+    assert [part.item() for part in told] == [300.5, 0.75, 0.5, 0.25]
+    assert told.total.dtype == torch.float16
+    wide = torch.tensor([[-6e4], [6e4]], dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"too large for torch.float16"):
+        variance_split(wide, torch.ones_like(wide))
+
+
 def test_bad_variances() -> None:
     with pytest.raises(ValueError, match="negative, got -1"):
         variance_split(torch.zeros(2, 3), -torch.ones(2, 3))
@@ -109,6 +147,12 @@ def test_a_ranking_by_hand() -> None:
     assert told.entropy.tolist() == pytest.approx([by_hand, log(4)])
 
 
+def test_three_classes_are_named_or_both_of_two() -> None:
+    assert rank_classes([[0.3, 0.7]]).classes.tolist() == [[1, 0]]
+    assert rank_classes([[0.1, 0.2, 0.3, 0.4]]).classes.tolist() == [[3, 2, 1]]
+    assert rank_classes([[0.3, 0.7]], k=np.int64(1)).probs.tolist() == [[0.7]]
+
+
 def test_a_ranking_equals_topk() -> None:
     probs = torch.tensor(some_probs(50, 10))
     told, want = rank_classes(probs, k=4), probs.topk(4)
@@ -124,7 +168,8 @@ def test_a_ranking_equals_topk() -> None:
         ([[0.5, 0.5]], 3, ValueError, r"1\.\.2.*got 3"),
         ([[0.5, 0.5]], 0, ValueError, "at least 1"),
         ([0.5, 0.5], 1, ValueError, r"\(N, K\).*\(2,\)"),
-        ([[1.0]], 1, ValueError, "K >= 2"),
+        ([[1.0]], 1, ValueError, "K >= 2.*1 - p and p"),
+        ([[0.5 + 0.5j, 0.5]], 1, TypeError, "probs must hold real numbers"),
         ([[NAN, 0.5]], 1, ValueError, "NaN"),
         ("cat", 1, TypeError, "str"),
     ],
@@ -132,6 +177,36 @@ def test_a_ranking_equals_topk() -> None:
 def test_bad_probabilities(probs: Any, k: int, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         rank_classes(probs, k=k)
+
+
+# ---- asking a model ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_one_logit_is_two_classes(shape: tuple[int, ...]) -> None:
+    z = torch.tensor([-2.0, 0.5, 0.0, 3.0])
+    got = class_answers(lambda x: z.reshape(shape), torch.zeros(4, 1))
+    assert got.tolist() == [[0, -2.0], [0, 0.5], [0, 0], [0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (torch.tensor([[0.0, NAN], [0, 1]]), ValueError, "NaN or infinity in 1 of 2 rows"),
+        (torch.tensor([[0.0, torch.inf], [0, NAN]]), ValueError, "in 2 of 2 rows"),
+        (torch.tensor([0, 2]), TypeError, "floating-point scores, it returned torch.int64"),
+    ],
+)
+def test_answers_that_name_no_class(answer: Tensor, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        class_answers(lambda x: answer, torch.zeros(2, 1))
+
+
+def test_a_class_may_be_ruled_out() -> None:
+    ruled = nn.Linear(1, 2)
+    nn.init.zeros_(ruled.weight)
+    ruled.bias.data = torch.tensor([-torch.inf, 0])
+    assert class_answers(ruled, torch.ones(1, 1)).tolist() == [[-torch.inf, 0]]
 
 
 # ---- what uncertainty is used for ----------------------------------------------------------------

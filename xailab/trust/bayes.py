@@ -8,6 +8,7 @@ of its last layer how sharply the training rows determine it.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -16,15 +17,19 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from xailab.core.batching import batched
-from xailab.core.checks import check_input, check_positive
+from xailab.core.checks import as_integer, check_input, check_positive
+from xailab.core.company import check_company
 from xailab.core.layers import find_layer
-from xailab.core.scores import outputs_of
+from xailab.core.outputs import class_logits, labels_of, logits_of, probabilities_of
+from xailab.core.scores import gradients_of, gradients_on, outputs_of
 from xailab.core.state import frozen
 from xailab.models.bayesian import BayesianLayer
-from xailab.trust.probabilities import Prediction, check_classes, entropy_split
+from xailab.models.loop import DivergedError, adam, check_rows, train
+from xailab.trust.probabilities import Prediction, check_outputs, entropy_split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+_TRIED = 64  # rows on which it is tried whether a loss depends on the outputs
 _MOST = 5000  # weights of a last layer whose full covariance is inverted: 200 MB
 
 
@@ -86,12 +91,14 @@ def fit_bayes(
     Args:
         model: (N, ...) -> outputs; its parameters change, and it ends in evaluation mode.
         x: (N, ...) inputs.
-        y: (N, ...) what the loss compares with.
+        y: (N, ...) what the loss compares with: for a cross-entropy (N,) class numbers in any
+            container, 0 and 1 for a model with one logit; for another loss a tensor.
         loss_fn: loss_fn(outputs, y), a mean over rows of $-\log p$ in nats; for a regression
-            with noise variance v, half the squared error divided by v.
+            with noise variance v, half the squared error divided by v. torch's own cross-entropy
+            is given one logit z as the columns (0, z).
         epochs: how often every row is visited.
         learning_rate: Adam's step size.
-        batch_size: rows a step.
+        batch_size: rows a step; a last one of a single row joins the step before.
         kl_weight: $\lambda$. 1 is Bayes' rule; a smaller one is a "cold" posterior, narrower than
             the data warrant. Say so where you use it.
         seed: of the draws and the order of rows; torch's own random state stays.
@@ -100,9 +107,12 @@ def fit_bayes(
         The mean objective of every epoch, in nats a row.
 
     Raises:
-        TypeError: `epochs` or `batch_size` not integers.
-        ValueError: no Bayesian layer, no rows, lengths that differ, a negative `kl_weight`.
-        FloatingPointError: the objective is no finite number any more.
+        TypeError: `epochs`, `batch_size` or `seed` not integers; weights in half precision; x or y
+            of a kind that cannot be used.
+        ValueError: no Bayesian layer, no rows, lengths that differ, NaN in x or y, a class that
+            the model does not have, a negative `kl_weight`, no weight that is free to change, a
+            loss that does not depend on the model's one output.
+        FloatingPointError: the objective or the weights are no finite numbers any more.
 
     Reference: Blundell, Cornebise, Kavukcuoglu, Wierstra (2015), Weight Uncertainty in Neural
         Networks; Graves (2011), Practical Variational Inference for Neural Networks.
@@ -115,29 +125,69 @@ def fit_bayes(
     (3, False)
     """
     bayesian_layers(model)
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"expected one y for every row of x, got {len(x)} rows and {len(y)}")
-    if not kl_weight >= 0:
+    if isinstance(kl_weight, bool) or not 0 <= kl_weight < inf:
         raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
-    size, history = check_positive("batch_size", batch_size), []
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    model.train()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
-        torch.manual_seed(seed)
-        for _ in range(check_positive("epochs", epochs)):
-            total = 0.0
-            for rows in torch.randperm(len(x)).split(size):
-                fit = loss_fn(model(x[rows]), y[rows])
-                objective = fit + kl_weight / len(x) * kl_from_prior(model)
-                optimizer.zero_grad()
-                objective.backward()
-                optimizer.step()
-                total += objective.item() * len(rows) / len(x)
-            history.append(total)
-            if not torch.isfinite(torch.tensor(total)):
-                raise FloatingPointError(f"the objective became {total}: lower learning_rate")
-    model.eval()
-    return history
+    x, y = _checked(model, x, y, loss_fn)
+    of_classes = _is_cross_entropy(loss_fn)
+
+    def objective(rows: Tensor) -> Tensor:
+        _refuse_lost_weights(model)
+        outputs = logits_of(model(x[rows]))
+        fit = loss_fn(class_logits(outputs) if of_classes else outputs, y[rows])
+        return fit + kl_weight / len(x) * kl_from_prior(model)
+
+    optimizer = adam(model, learning_rate)
+    return train(
+        model,
+        len(x),
+        objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def _refuse_lost_weights(model: nn.Module) -> None:
+    """Refuse weights that no normal distribution has: before torch does, in other words."""
+    fine = all(torch.isfinite(weight).all() for weight in model.parameters())
+    rhos = [p for name, p in model.named_parameters() if name.endswith("_rho")]
+    if not fine or not all((F.softplus(rho) > 0).all() for rho in rhos):
+        raise DivergedError("weights became NaN or lost their spread: lower learning_rate")
+
+
+def _is_cross_entropy(loss_fn: Loss) -> bool:
+    return loss_fn is F.cross_entropy or isinstance(loss_fn, nn.CrossEntropyLoss)
+
+
+def _checked(model: nn.Module, x: Tensor, y: Any, loss_fn: Loss) -> tuple[Tensor, Tensor]:
+    """Return rows and what they are compared with, once the loss can be taken of them."""
+    if len(x) != len(y):
+        raise ValueError(f"expected one y for every row of x, got {len(x)} rows and {len(y)}")
+    shares = isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point()  # of every class
+    if _is_cross_entropy(loss_fn) and not shares:
+        return check_rows(model, x, y, name="fit_bayes")
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a torch.Tensor for this loss_fn, got {type(y).__name__}")
+    if y.is_floating_point() and not torch.isfinite(y).all():
+        raise ValueError(
+            f"y holds {int((~torch.isfinite(y)).sum())} values that are NaN or infinite"
+        )
+    with gradients_on():
+        x, y = check_input(model, x).detach().clone(), y.detach().clone()
+        with frozen(model), torch.no_grad():
+            outputs = logits_of(model(x[:_TRIED]))
+        one = outputs.detach().requires_grad_()
+        if (
+            one.shape[1:] in ((), (1,))
+            and not gradients_of(loss_fn(one, y[:_TRIED]), one, name="the model's output").any()
+        ):
+            raise ValueError(
+                "loss_fn does not depend on the model's one output: a cross-entropy of one column "
+                "is always 0; use two columns, F.cross_entropy itself, or "
+                "F.binary_cross_entropy_with_logits"
+            )
+    return x, y
 
 
 def bayesian_layers(model: Any) -> list[BayesianLayer]:
@@ -189,7 +239,7 @@ class LastLayerLaplace:
         model: the network as it was given; its weights are the mean.
         layer: name of its last layer.
         covariance: (P, P) float64, P = K (F + 1): class by class the F weights, then the bias
-            (without a bias P = K F).
+            (without a bias P = K F). A binary network's one logit counts as K = 1 here.
     """
 
     model: nn.Module
@@ -212,19 +262,19 @@ class LastLayerLaplace:
             batch_size: rows evaluated at once; None measures.
 
         Returns:
-            A `Prediction` with mean (N, K), in the dtype of `x`; uncertainties in nats.
+            A `Prediction` with mean (N, K), in the dtype of `x`; uncertainties in nats. Of one
+            logit (0 against the normal z) mean has two columns.
 
         Raises:
             TypeError, ValueError: as `saliency` for x; `n_samples` no integer of at least 1.
         """
         logits, phi = _last(self.model, check_input(self.model, x), self.layer, batch_size)
         roots = _roots(_logit_covariance(self.covariance, phi, logits.shape[1]))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(as_integer("seed", seed))
         shape = (check_positive("n_samples", n_samples), 1, logits.shape[1])
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(logits.device)
         draws = logits + torch.einsum("nij,smj->sni", roots, noise)
-        split = entropy_split(draws.softmax(-1))
-        return Prediction(*(part.to(x.dtype) for part in split))
+        return entropy_split(torch.stack([probabilities_of(one) for one in draws])).to(x.dtype)
 
 
 def laplace_last_layer(
@@ -245,10 +295,10 @@ def laplace_last_layer(
     sharply, the weights are known well. $\varphi$ are the inputs of the last layer with a 1 for the
     bias; everything below it stays as it is, and counts as certain. It is exact curvature, not an
     approximation of it, but a normal distribution is only as good as the trained weights are a
-    maximum of the posterior.
+    maximum of the posterior. For a binary network's one logit p (1 - p) stands in the bracket.
 
     Args:
-        model: maps (N, ...) to logits (N, K), its last layer an `nn.Linear`.
+        model: maps (N, ...) to logits (N, K), or to one logit, its last layer an `nn.Linear`.
         x: (N, ...) the training rows.
         y: (N,) their classes. Only their range is looked at: the curvature of the cross-entropy
             does not depend on which class came.
@@ -261,7 +311,7 @@ def laplace_last_layer(
         A `LastLayerLaplace`, whose `predict` gives a `Prediction`.
 
     Raises:
-        TypeError: as `saliency` for x; labels that are not integers; no `nn.Module`.
+        TypeError: as `saliency` for x; labels that are no class numbers; no `nn.Module`.
         ValueError: as `saliency` for x; labels that do not fit; a layer that does not exist, is
             not linear or not the last; a precision not above 0; too many weights.
 
@@ -282,11 +332,12 @@ def laplace_last_layer(
         raise ValueError(f"prior_precision must be above 0, got {prior_precision}")
     name = _linear_name(model, layer)
     logits, phi = _last(model, x, name, batch_size)
-    check_classes(y, len(x), logits.shape[1])
+    p = probabilities_of(logits)
+    labels_of(y, *p.shape)
     size = logits.shape[1] * phi.shape[1]
     if size > _MOST:
         raise ValueError(f"layer {name!r} has {size} weights, at most {_MOST} can be treated")
-    p = logits.softmax(1)
+    p = p[:, -logits.shape[1] :]  # of one logit only class 1 has weights
     curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]  # (N, K, K)
     blocks = [
         torch.cat([(phi * weight[:, None]).T @ phi for weight in row.T], dim=1)
@@ -319,22 +370,24 @@ def _last(model: nn.Module, x: Tensor, name: str, batch_size: int | None) -> tup
 
     def both(rows: Tensor) -> Tensor:
         kept.clear()
-        logits = outputs_of(model, rows)
+        logits = check_outputs(outputs_of(model, rows))
         if not kept or kept[-1].ndim != 2:
             raise ValueError(f"layer {name!r} did not get one row (N, F) for each row of x")
         return torch.cat([logits.reshape(len(rows), -1), kept[-1]], dim=1)
 
     try:
         with frozen(model), torch.no_grad():
+            check_company(model, x)
             joined = batched(both, x.detach(), batch_size=batch_size, owner=model)
             phi = joined[:, -linear.in_features :]
             logits = joined[:, : -linear.in_features]
-            if logits.shape[1] < 2:
-                raise ValueError("a classifier needs at least 2 outputs, the model has 1")
             again = linear(phi)
     finally:
         handle.remove()
-    if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-3, atol=1e-4):
+    rough = max(1e-3, 4 * torch.finfo(x.dtype).eps)
+    if again.shape != logits.shape or not torch.allclose(
+        again, logits, rtol=rough, atol=rough / 10
+    ):
         raise ValueError(f"the model's output is not that of {name!r}: name its last layer")
     ones = [torch.ones_like(phi[:, :1])] if linear.bias is not None else []
     return logits.double(), torch.cat([phi, *ones], dim=1).double()

@@ -12,15 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import brentq
 from scipy.special import ndtr, softmax
 
 from xailab.core.checks import check_positive
+from xailab.core.outputs import class_logits, labels_of
 from xailab.trust.probabilities import (
     Array,
     Labels,
     Numbers,
-    check_classes,
     check_column,
     check_numbers,
     check_probs,
@@ -43,7 +44,7 @@ def reliability_table(probs: Numbers, y: Labels, *, n_bins: int = 15) -> pd.Data
         `gap` = accuracy - confidence (negative: overconfident); NaN where n is 0.
 
     Raises:
-        TypeError: labels that are not integers; `n_bins` not an integer.
+        TypeError: labels that are no class numbers; `n_bins` not an integer.
         ValueError: rows that are not probabilities, labels that do not fit, `n_bins` below 1.
 
     Reference: DeGroot, Fienberg (1983), The Comparison and Evaluation of Forecasters;
@@ -57,14 +58,14 @@ def reliability_table(probs: Numbers, y: Labels, *, n_bins: int = 15) -> pd.Data
     1  0.5   1.0  2       0.5
     """
     p = check_probs(probs)
-    right = p.argmax(1) == check_classes(y, *p.shape)
-    confidence = p.max(1)
-    edges = np.linspace(0, 1, check_positive("n_bins", n_bins) + 1)
-    bins = np.clip(np.searchsorted(edges, confidence) - 1, 0, n_bins - 1)  # 1.0000001 stays in
-    n = np.bincount(bins, minlength=n_bins)
+    right = p.argmax(1) == labels_of(y, *p.shape).numpy()
+    confidence, count = p.max(1), check_positive("n_bins", n_bins)
+    edges = np.linspace(0, 1, count + 1)
+    bins = np.clip(np.searchsorted(edges, confidence) - 1, 0, count - 1)  # 1.0000001 stays in
+    n = np.bincount(bins, minlength=count)
     with np.errstate(invalid="ignore"):  # 0/0 is NaN, as promised
-        conf = np.bincount(bins, confidence, n_bins) / n
-        acc = np.bincount(bins, right, n_bins) / n
+        conf = np.bincount(bins, confidence, count) / n
+        acc = np.bincount(bins, right, count) / n
     columns = {"n": n, "confidence": conf, "accuracy": acc, "gap": acc - conf}
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], **columns})
 
@@ -161,14 +162,15 @@ def fit_temperature(logits: Numbers, y: Labels) -> float:
     sum falls as T grows, so there is one root at most, and it is bracketed and then found.
 
     Args:
-        logits: (N, K), of rows that the network was not trained on.
+        logits: (N, K), of rows that the network was not trained on. One logit, (N,) or (N, 1), is
+            a binary network's: `sigmoid(logits / T)` are the mended probabilities of class 1.
         y: (N,) their classes.
 
     Returns:
         T, above 0; `softmax(logits / T)` are the mended probabilities.
 
     Raises:
-        TypeError: data that are not numbers, labels that are not integers.
+        TypeError: data that are not numbers, labels that are no class numbers.
         ValueError: no (N, K) logits, NaN, labels that do not fit; every row right (the likelihood
             grows for ever as T goes to 0) or logits no better than guessing (T goes to infinity).
 
@@ -179,10 +181,11 @@ def fit_temperature(logits: Numbers, y: Labels) -> float:
     >>> print(round(fit_temperature(z, [0, 0, 0, 1]) * np.log(3), 9))
     2.0
     """
-    z = check_numbers(logits, "logits")
-    if z.ndim != 2 or z.shape[0] < 1 or z.shape[1] < 2:
-        raise ValueError(f"logits must have shape (N, K) with K >= 2, got {z.shape}")
-    own = np.take_along_axis(z, check_classes(y, *z.shape)[:, None], axis=1)[:, 0]
+    given = check_numbers(logits, "logits")
+    if given.ndim not in (1, 2) or not given.size:
+        raise ValueError(f"logits must have shape (N, K) or (N,), got {given.shape}")
+    z = class_logits(torch.from_numpy(given)).numpy()
+    own = np.take_along_axis(z, labels_of(y, *z.shape).numpy()[:, None], axis=1)[:, 0]
 
     def slope(log_t: float) -> float:
         return float(((softmax(z / np.exp(log_t), axis=1) * z).sum(1) - own).mean())
@@ -234,7 +237,7 @@ def conformal_sets(
         A `ConformalSets`.
 
     Raises:
-        TypeError: data that are not numbers, labels that are not integers.
+        TypeError: data that are not numbers, labels that are no class numbers.
         ValueError: rows that are not probabilities, class counts that differ, labels that do not
             fit, or alpha outside (0, 1).
 
@@ -254,7 +257,7 @@ def conformal_sets(
         raise ValueError(f"probs_cal has {known.shape[1]} classes, probs {new.shape[1]}")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    y = check_classes(y_cal, len(known), known.shape[1], "y_cal")
+    y = labels_of(y_cal, *known.shape, name="y_cal").numpy()
     scores = np.sort(1 - known[np.arange(len(y)), y])
     # The decimal number that was typed: in floats (n + 1)(1 - 0.7) may be 3.0000000000000004.
     rank = ceil((len(y) + 1) * (1 - Fraction(str(float(alpha)))))

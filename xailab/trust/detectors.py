@@ -8,6 +8,7 @@ uses (`adversarial.adaptive_attack`).
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import log
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,16 @@ from torch import Tensor, nn
 
 from xailab.core.batching import batched
 from xailab.core.checks import Model, check_input, check_positive
+from xailab.core.company import check_company
 from xailab.core.layers import capture, output_of
+from xailab.core.outputs import labels_of, probabilities_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
-from xailab.trust.probabilities import entropy_split
+from xailab.trust.probabilities import class_answers
 
 Squeezer = Callable[[Tensor], Tensor]
+
+_LOG_ZERO = -700.0  # a class that is ruled out has log p = -inf, whose gradient is NaN
 
 
 class Detector(ABC):
@@ -42,7 +47,7 @@ class Detector(ABC):
         """Return (N,), inside the graph of x, with the models frozen."""
 
     def score(self, x: Tensor, *, batch_size: int | None = None) -> Tensor:
-        """Return the suspicion of every row, (N,), detached.
+        """Return the suspicion of every row, (N,), detached, in float32 or the dtype of x if finer.
 
         Args:
             x: (N, ...) floats.
@@ -52,7 +57,9 @@ class Detector(ABC):
             TypeError, ValueError: as `saliency` for x.
         """
         rows = check_input(self.models[0], x).detach()
-        with torch.no_grad():
+        with _all_frozen(self.models), torch.no_grad():
+            for model in self.models:
+                check_company(model, rows)
             return batched(self.suspicion, rows, batch_size=batch_size, owner=self)
 
 
@@ -69,14 +76,14 @@ def reduce_bits(x: Tensor, *, bits: int) -> Tensor:
 
     Args:
         x: floats in 0..1.
-        bits: b, at least 1.
+        bits: b, 1 to 52.
 
     Returns:
         The shape of x.
 
     Raises:
         TypeError: `bits` no integer.
-        ValueError: `bits` below 1.
+        ValueError: `bits` outside 1..52 (all that float64 holds); x outside 0..1.
 
     Reference: Xu, Evans, Qi (2018), Feature Squeezing: Detecting Adversarial Examples in Deep
         Neural Networks; Athalye, Carlini, Wagner (2018), Obfuscated Gradients Give a False Sense
@@ -86,9 +93,13 @@ def reduce_bits(x: Tensor, *, bits: int) -> Tensor:
     >>> reduce_bits(torch.tensor([0.1, 0.4, 0.6, 0.9]), bits=1)
     tensor([0., 0., 1., 1.])
     """
-    levels = 2 ** check_positive("bits", bits) - 1
-    rounded = (levels * x.detach()).round() / levels
-    return rounded + (x - x.detach())
+    if check_positive("bits", bits) > 52:
+        raise ValueError(f"bits must lie in 1..52, got {bits}")
+    plain = x.detach().double()
+    if plain.min() < 0 or plain.max() > 1:
+        raise ValueError(f"x must lie in 0..1, it lies in {plain.min():.4g}..{plain.max():.4g}")
+    levels = 2 ** int(bits) - 1
+    return ((levels * plain).round() / levels).to(x.dtype) + (x - x.detach())
 
 
 def median_smooth(x: Tensor, *, size: int = 3) -> Tensor:
@@ -105,7 +116,7 @@ def median_smooth(x: Tensor, *, size: int = 3) -> Tensor:
 
     Raises:
         TypeError: `size` no integer.
-        ValueError: x without (C, H, W); `size` even or below 1.
+        ValueError: x without (C, H, W); `size` even, below 1, or too large to mirror the edges.
 
     Reference: Xu, Evans, Qi (2018), Feature Squeezing: Detecting Adversarial Examples in Deep
         Neural Networks.
@@ -118,7 +129,9 @@ def median_smooth(x: Tensor, *, size: int = 3) -> Tensor:
         raise ValueError(f"x must be pictures (N, C, H, W), got {tuple(x.shape)}")
     if check_positive("size", size) % 2 == 0:
         raise ValueError(f"size must be odd, got {size}")
-    edge = size // 2
+    edge = int(size) // 2
+    if edge >= min(x.shape[2:]):
+        raise ValueError(f"size={size} is too large for pictures of {tuple(x.shape[2:])}")
     padded = F.pad(x, (edge, edge, edge, edge), mode="reflect")
     return padded.unfold(2, size, 1).unfold(3, size, 1).flatten(4).median(4).values
 
@@ -132,12 +145,12 @@ class FeatureSqueezing(Detector):
     an input hardly survives rounding or smoothing; what the input shows does.
 
     Args:
-        model: maps (N, ...) to logits (N, K).
+        model: maps (N, ...) to logits (N, K), or to one logit of a binary network.
         squeezers: functions of x; None: `reduce_bits` to 1 bit and `median_smooth` with 3 x 3,
             which suits pictures in 0..1 that are nearly black and white.
 
     Raises:
-        ValueError: no squeezer; a model with a single output.
+        ValueError: no squeezer.
 
     Reference: Xu, Evans, Qi (2018), Feature Squeezing: Detecting Adversarial Examples in Deep
         Neural Networks.
@@ -187,7 +200,7 @@ class Mahalanobis(Detector):
 
     Raises:
         TypeError, ValueError: as `saliency` for x; a layer that does not exist (the message lists
-            near names); not one class number a row.
+            near names); y that is not one class number a row.
 
     Reference: Lee, Lee, Lee, Shin (2018), A Simple Unified Framework for Detecting
         Out-of-Distribution Samples and Adversarial Attacks (there with several layers and a
@@ -202,10 +215,8 @@ class Mahalanobis(Detector):
 
     def __init__(self, model: nn.Module, layer: str, x: Tensor, y: Tensor) -> None:
         self.models, self.layer = [model], layer
-        if y.shape != (len(x),):
-            raise ValueError(f"expected one y a row, got {tuple(y.shape)} for {len(x)} rows")
         known = _known_activations(model, layer, x)
-        classes, codes = y.unique(return_inverse=True)
+        classes, codes = labels_of(y, len(x)).to(known.device).unique(return_inverse=True)
         self.means = torch.stack([known[codes == c].mean(0) for c in range(len(classes))])
         apart = known - self.means[codes]
         self.precision = torch.linalg.pinv(apart.T @ apart / len(x), hermitian=True)
@@ -215,7 +226,7 @@ class Mahalanobis(Detector):
         with _all_frozen(self.models):
             seen = _activations(self.models[0], self.layer, x)
         apart = seen[:, None] - self.means
-        return torch.einsum("nci,ij,ncj->nc", apart, self.precision, apart).amin(1).to(x.dtype)
+        return torch.einsum("nci,ij,ncj->nc", apart, self.precision, apart).amin(1).to(_wide(x))
 
 
 class Isolation(Detector):
@@ -265,7 +276,9 @@ class Isolation(Detector):
             raise TypeError("an isolation forest has no gradient: attack through another detector")
         with _all_frozen(self.models):
             seen = _activations(self.models[0], self.layer, x)
-        return -torch.as_tensor(self.forest.score_samples(seen.cpu().numpy())).to(x)
+        return -torch.as_tensor(self.forest.score_samples(seen.cpu().numpy())).to(
+            x.device, _wide(x)
+        )
 
 
 # ---- several networks ----------------------------------------------------------------------------
@@ -279,10 +292,10 @@ class Disagreement(Detector):
     An input made to mislead one network often misleads the others less, or elsewhere.
 
     Args:
-        models: at least two networks (N, ...) -> logits (N, K), trained apart.
+        models: at least two networks (N, ...) -> logits (N, K), or one logit each, trained apart.
 
     Raises:
-        ValueError: fewer than two models; models with a single output.
+        ValueError: fewer than two models; models that know another number of classes.
 
     Reference: Strauss, Hanselmann, Junginger, Ulmer (2017), Ensemble Methods as a Defense to
         Adversarial Perturbations Against Deep Neural Networks; the measure is that of
@@ -303,7 +316,13 @@ class Disagreement(Detector):
     def suspicion(self, x: Tensor) -> Tensor:
         """Return (N,) in nats, inside the graph of x."""
         with _all_frozen(self.models):
-            return entropy_split(torch.stack([_probs(model, x) for model in self.models])).epistemic
+            told = [class_answers(model, x) for model in self.models]
+        if len({one.shape for one in told}) > 1:
+            raise ValueError(f"the models know {[one.shape[1] for one in told]} classes")
+        # As the mean KL divergence from the average, in logarithms: it has a gradient where p is 0.
+        log_p = torch.stack(told).double().log_softmax(2).clamp(min=_LOG_ZERO)
+        log_mean = log_p.logsumexp(0) - log(len(told))
+        return (log_p.exp() * (log_p - log_mean)).sum(2).mean(0).to(_wide(x))
 
 
 # ---- how good is the alarm -----------------------------------------------------------------------
@@ -372,10 +391,12 @@ def _all_frozen(models: Sequence[Model]) -> Iterator[None]:
 
 
 def _probs(model: Model, x: Tensor) -> Tensor:
-    outputs = outputs_of(model, x)
-    if outputs.ndim == 1 or outputs.shape[1] < 2:
-        raise ValueError(f"the model must give two classes at least, got {tuple(outputs.shape)}")
-    return outputs.softmax(1)
+    return probabilities_of(class_answers(model, x))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return the dtype of suspicions: squared distances do not fit half precision."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _activations(model: Any, layer: str, x: Tensor) -> Tensor:

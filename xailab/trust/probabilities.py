@@ -14,13 +14,20 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from xailab.core.checks import check_positive, split_target
+from xailab.core.checks import Model, check_positive
+from xailab.core.outputs import as_array, class_logits
+from xailab.core.scores import outputs_of
 
 Array = np.ndarray
 Numbers = Array | Tensor | Sequence[float]
 Labels = Array | Tensor | Sequence[int]
 
 _TOLERANCE = 1e-4  # how far from 1 a row's sum may be: float32 softmax stays within 1e-6
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class AnswerError(ValueError):
+    """A model answers numbers that no class can be read from: NaN, infinity."""
 
 
 class Prediction(NamedTuple):
@@ -37,6 +44,17 @@ class Prediction(NamedTuple):
     total: Tensor
     aleatoric: Tensor
     epistemic: Tensor
+
+    def to(self, dtype: torch.dtype) -> "Prediction":
+        """Return the same numbers in another dtype.
+
+        Raises:
+            ValueError: a number that is too large for it.
+        """
+        parts = [part.to(dtype) for part in self]
+        if not all(torch.isfinite(part).all() for part in parts):
+            raise ValueError(f"a variance or mean is too large for {dtype}: ask in torch.float32")
+        return Prediction(*parts)
 
 
 def entropy_split(samples: Tensor) -> Prediction:
@@ -72,13 +90,16 @@ def entropy_split(samples: Tensor) -> Prediction:
     >>> [round(part.item(), 3) for part in entropy_split(sure_but_at_odds)[1:]]
     [0.693, 0.0, 0.693]
     """
-    p = _stacked(samples, "(S, N, K) probabilities").double()
-    check_probs(p.reshape(-1, p.shape[-1]), "samples")
+    told = _stacked(samples, "(S, N, K) probabilities")
+    check_probs(told.reshape(-1, told.shape[-1]), "samples")
+    p = told.double() / told.double().sum(
+        -1, keepdim=True
+    )  # in half precision a row sums to 1.0002
     mean = p.mean(0)
     total = torch.special.entr(mean).sum(-1)
     aleatoric = torch.special.entr(p).sum(-1).mean(0)
     epistemic = (total - aleatoric).clamp(min=0)  # never negative but for rounding
-    return Prediction(*(part.to(samples.dtype) for part in (mean, total, aleatoric, epistemic)))
+    return Prediction(mean, total, aleatoric, epistemic).to(samples.dtype)
 
 
 def variance_split(means: Tensor, variances: Tensor) -> Prediction:
@@ -93,11 +114,13 @@ def variance_split(means: Tensor, variances: Tensor) -> Prediction:
         variances: (S, N) how much noise each network expects, in squared units of y.
 
     Returns:
-        A `Prediction` with mean (N,), in units of y; uncertainties in squared units of y.
+        A `Prediction` with mean (N,), in units of y, in the dtype of `means`; uncertainties in
+        squared units of y.
 
     Raises:
         TypeError: not tensors of floats.
-        ValueError: shapes that differ, nothing in them, NaN, or a negative variance.
+        ValueError: shapes that differ, nothing in them, NaN, a negative variance, or a result too
+            large for the dtype.
 
     Reference: Lakshminarayanan, Pritzel, Blundell (2017), Simple and Scalable Predictive
         Uncertainty Estimation using Deep Ensembles; Kendall, Gal (2017), What Uncertainties Do We
@@ -116,8 +139,9 @@ def variance_split(means: Tensor, variances: Tensor) -> Prediction:
         )
     if (noise < 0).any():
         raise ValueError(f"a variance cannot be negative, got {noise.min().item():.3g}")
+    mu, noise = mu.double(), noise.double()
     aleatoric, epistemic = noise.mean(0), mu.var(0, correction=0)
-    return Prediction(mu.mean(0), aleatoric + epistemic, aleatoric, epistemic)
+    return Prediction(mu.mean(0), aleatoric + epistemic, aleatoric, epistemic).to(means.dtype)
 
 
 class Ranking(NamedTuple):
@@ -136,7 +160,7 @@ class Ranking(NamedTuple):
     entropy: Array
 
 
-def rank_classes(probs: Numbers, *, k: int = 3) -> Ranking:
+def rank_classes(probs: Numbers, *, k: int | None = None) -> Ranking:
     r"""Explain predictions by their probabilities: who won, by how much, who came next.
 
     $$\text{margin} = p_{(1)} - p_{(2)}, \qquad \text{entropy} = -\sum_c p_c \log p_c$$
@@ -146,7 +170,8 @@ def rank_classes(probs: Numbers, *, k: int = 3) -> Ranking:
 
     Args:
         probs: (N, K) probabilities, at least two classes.
-        k: how many classes to name; at most K. Of equals the lower number comes first.
+        k: how many classes to name, at most K; None: three, or both of two. Of equals the lower
+            number comes first.
 
     Returns:
         A `Ranking`.
@@ -163,11 +188,14 @@ def rank_classes(probs: Numbers, *, k: int = 3) -> Ranking:
     ([[1, 2]], [0.5], [0.802])
     """
     p = check_probs(probs)
-    if check_positive("k", k) > p.shape[1]:
+    count = min(3, p.shape[1]) if k is None else check_positive("k", k)
+    if count > p.shape[1]:
         raise ValueError(f"k must lie in 1..{p.shape[1]}, the number of classes, got {k}")
     order = np.argsort(-p, axis=1, kind="stable")
     ranked = np.take_along_axis(p, order, axis=1)
-    return Ranking(order[:, :k], ranked[:, :k], ranked[:, 0] - ranked[:, 1], entropy(p, axis=1))
+    return Ranking(
+        order[:, :count], ranked[:, :count], ranked[:, 0] - ranked[:, 1], entropy(p, axis=1)
+    )
 
 
 def ood_auroc(inside: Numbers, outside: Numbers) -> float:
@@ -257,47 +285,76 @@ def risk_coverage(uncertainty: Numbers, losses: Numbers) -> RiskCoverage:
 # ---- checks --------------------------------------------------------------------------------------
 
 
+def class_answers(model: Model, x: Tensor) -> Tensor:
+    """Ask a model, and return its logits with a column for every class, (N, K), K at least 2.
+
+    One logit z, (N,) or (N, 1), is a binary network's: its columns are 0 and z.
+
+    Raises:
+        TypeError: outputs that are not floats, such as class numbers.
+        ValueError: NaN or plus infinity among them, which no class can be read from.
+
+    >>> class_answers(lambda x: x.sum(1), torch.ones(1, 3))
+    tensor([[0., 3.]])
+    """
+    return class_logits(check_outputs(outputs_of(model, x)))
+
+
+def check_outputs(outputs: Tensor) -> Tensor:
+    """Return a model's outputs if they can be logits.
+
+    Raises:
+        TypeError: not floats.
+        ValueError: NaN or plus infinity; minus infinity rules a class out and passes.
+    """
+    if not outputs.is_floating_point():
+        raise TypeError(f"the model must return floating-point scores, it returned {outputs.dtype}")
+    bad = outputs.isnan() | (outputs == torch.inf)
+    if bad.any():
+        rows = int(bad.reshape(len(bad), -1).any(1).sum())
+        raise AnswerError(f"the model returned NaN or infinity in {rows} of {len(bad)} rows")
+    return outputs
+
+
+def sum_tolerance(dtype: Any, k: int) -> float:
+    """Return how far from 1 the sum of k probabilities may be that were rounded to a dtype.
+
+    Each is off by half a last digit of itself, together half an eps, and tiny ones by half the
+    smallest step.
+
+    >>> sum_tolerance(torch.float32, 10), round(sum_tolerance(torch.bfloat16, 10), 4)
+    (0.0001, 0.0078)
+    """
+    half = _HALVES.get(str(dtype).removeprefix("torch."))
+    if half is None:
+        return _TOLERANCE
+    return max(_TOLERANCE, torch.finfo(half).eps) + k * torch.finfo(half).smallest_normal / 2
+
+
 def check_probs(probs: Any, name: str = "probs") -> Array:
     """Return probabilities as (N, K) float64.
 
     Raises:
         TypeError: not numbers.
         ValueError: another shape, fewer than two classes, NaN, negative, or a row that does not
-            sum to 1 within 1e-4.
+            sum to 1 within 1e-4 (in half precision within the dtype's eps).
     """
     p = check_numbers(probs, name)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
         raise ValueError(
             f"{name} must have shape (N, K), N >= 1 rows and K >= 2 classes, got {p.shape}"
+            + (": of one column p give both, 1 - p and p" if p.shape[1:] in ((), (1,)) else "")
         )
     if p.min() < 0:
         raise ValueError(
             f"{name} holds {p.min():.3g}: no probability (are these logits? softmax them)"
         )
     worst = int(np.abs(p.sum(1) - 1).argmax())
-    if abs(p[worst].sum() - 1) > _TOLERANCE:
+    if abs(p[worst].sum() - 1) > sum_tolerance(getattr(probs, "dtype", None), p.shape[1]):
         raise ValueError(
             f"every row of {name} must sum to 1; row {worst} sums to {p[worst].sum():.6g}"
         )
     return p
-
-
-def check_classes(y: Any, n: int, k: int, name: str = "y") -> Array:
-    """Return n class numbers in 0..k-1.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: not one a row, or out of range.
-    """
-    if not np.ndim(y):
-        raise ValueError(f"{name} must hold {n} class numbers, got a single {type(y).__name__}")
-    try:
-        classes = np.array(split_target(y, n), dtype=np.int64)
-    except (TypeError, ValueError) as error:  # it speaks of a target
-        raise type(error)(str(error).replace("target", name)) from None
-    if classes.min() < 0 or classes.max() >= k:
-        raise ValueError(f"{name} must lie in 0..{k - 1}, got {classes.min()}..{classes.max()}")
-    return classes
 
 
 def check_column(values: Any, name: str) -> Array:
@@ -317,14 +374,16 @@ def check_numbers(values: Any, name: str) -> Array:
     """Return numbers as finite float64.
 
     Raises:
-        TypeError: not numbers.
+        TypeError: not numbers; complex ones.
         ValueError: NaN or infinite.
     """
-    plain = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    plain = as_array(values) if isinstance(values, Tensor) else values
     try:
+        if np.iscomplexobj(plain):
+            raise TypeError("complex")
         numbers = np.asarray(plain, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must hold numbers, got {type(values).__name__}") from error
+        raise TypeError(f"{name} must hold real numbers, got {type(values).__name__}") from error
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} holds {(~np.isfinite(numbers)).sum()} values NaN or infinite")
     return numbers

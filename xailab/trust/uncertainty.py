@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from xailab.core.batching import batched
-from xailab.core.checks import Model, Target, check_input, check_positive
+from xailab.core.checks import Model, Target, as_integer, check_input, check_positive
+from xailab.core.company import check_company
+from xailab.core.outputs import probabilities_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
 from xailab.models.bayesian import BayesConv2d, BayesLinear
@@ -41,10 +43,12 @@ from xailab.trust.probabilities import (
     Prediction,
     Ranking,
     RiskCoverage,
+    check_outputs,
     entropy_split,
     ood_auroc,
     rank_classes,
     risk_coverage,
+    sum_tolerance,
     variance_split,
 )
 
@@ -100,9 +104,10 @@ def mc_dropout(
     other units in every row; the distribution of a row's answers is the same.)
 
     Args:
-        model: maps (N, ...) to logits (N, K), without softmax; for a regression to (N, 2), mean
-            and logarithm of the noise variance. Dropout must be a module that runs: what
-            functions such as `F.dropout` or attention layers drop inside stays off.
+        model: maps (N, ...) to logits (N, K), without softmax, or to one logit, (N, 1) or (N,),
+            of a binary network, whose `mean` has two columns; for a regression to (N, 2), mean and
+            logarithm of the noise variance. Dropout must be a module that runs: what functions
+            such as `F.dropout` or attention layers drop inside stays off.
         x: (N, ...) floats.
         n_samples: S.
         seed: of what is dropped; the global random state stays as it is.
@@ -115,7 +120,8 @@ def mc_dropout(
     Raises:
         TypeError: as `saliency` for x; `n_samples` not an integer; no `nn.Module`.
         ValueError: as `saliency` for x; a model without dropout, whose samples would all agree, or
-            whose dropout layers do not run; outputs that do not fit the task.
+            whose dropout layers do not run; outputs that do not fit the task; rows that influence
+            each other, as where a dropout layer gets (T, N, D), another axis first.
 
     Reference: Gal, Ghahramani (2016), Dropout as a Bayesian Approximation: Representing Model
         Uncertainty in Deep Learning.
@@ -213,6 +219,7 @@ def ensemble(
     for model in _several(models):
         rows = check_input(model, x).detach()
         with frozen(model):
+            check_company(model, rows)
             outputs.append(_outputs(model, rows, batch_size))
     return _prediction(outputs, task)
 
@@ -259,12 +266,12 @@ def explanation_uncertainty(
         seed: of the members; a list needs none.
 
     Returns:
-        An `ExplanationSpread`.
+        An `ExplanationSpread`, in the dtype of the maps.
 
     Raises:
-        TypeError: as `saliency` for x; `explain` does not return a tensor.
+        TypeError: as `saliency` for x; `explain` does not return a tensor of floats.
         ValueError: as `saliency` for x; a network that has neither kind of layer, fewer than two
-            members, or maps that are not one a row.
+            members, maps that are not one a row, or NaN in them.
 
     Reference: Bykov et al. (2020), How Much Can I Trust You? - Quantifying Uncertainties in
         Explaining Neural Networks.
@@ -284,8 +291,9 @@ def explanation_uncertainty(
         if check_positive("n_samples", n_samples) < 2:
             raise ValueError("one sample has no spread: n_samples must be at least 2")
         maps = _ask(varied, model, partial(_map, explain, model, x, target), n_samples, seed)
-    stacked = torch.stack(maps)
-    return ExplanationSpread(stacked.mean(0), stacked.std(0, correction=0))
+    stacked = torch.stack(maps).double()
+    mean, std = stacked.mean(0), stacked.std(0, correction=0)
+    return ExplanationSpread(mean.to(maps[0].dtype), std.to(maps[0].dtype))
 
 
 # ---- members -------------------------------------------------------------------------------------
@@ -386,7 +394,7 @@ def _ask(
     member: Member, model: nn.Module, question: Callable[[], Tensor], n_samples: int, seed: int
 ) -> list[Tensor]:
     """Put one question to members of a model that are drawn one after the other."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_integer("seed", seed))
     answers = []
     with frozen(model):
         for _ in range(check_positive("n_samples", n_samples)):
@@ -405,8 +413,32 @@ def _sampled(
     batch_size: int | None,
 ) -> Prediction:
     rows = check_input(model, x).detach()
-    question = partial(_outputs, model, rows, batch_size)
+    first = True
+
+    def question() -> Tensor:
+        nonlocal first
+        answers = _outputs(model, rows, batch_size)
+        if first and len(rows) > 1:
+            _refuse_company(answers[-1:], _outputs(model, rows[-1:], 1))
+        first = False
+        return answers
+
     return _prediction(_ask(member, model, question, n_samples, seed), task)
+
+
+def _refuse_company(together: Tensor, alone: Tensor) -> None:
+    """Refuse where a row's answer by the same member depends on the rows beside it.
+
+    So it is where a dropout layer gets its rows in another axis than the first: they share no mask.
+    """
+    rough = max(1e-3, 8 * torch.finfo(alone.dtype).eps)  # chunks of another size round differently
+    one, other = alone.double(), together.double()
+    if not torch.allclose(one, other, rtol=rough, atol=rough * one.abs().max().item()):
+        raise ValueError(
+            "rows influence each other: alone the last row gets another answer than in the batch. "
+            "Does a dropout layer get (T, N, D), another axis before the batch? Build with "
+            "batch_first=True; does a batch norm keep no statistics?"
+        )
 
 
 def _several(models: Any) -> Sequence[Any]:
@@ -420,7 +452,11 @@ def _several(models: Any) -> Sequence[Any]:
 def _outputs(model: Model, x: Tensor, batch_size: int | None) -> Tensor:
     with torch.no_grad():
         return batched(
-            partial(outputs_of, model), x, batch_size=batch_size, owner=model, progress=False
+            lambda rows: check_outputs(outputs_of(model, rows)),
+            x,
+            batch_size=batch_size,
+            owner=model,
+            progress=False,
         )
 
 
@@ -429,13 +465,16 @@ def _map(explain: Any, model: nn.Module, x: Tensor, target: Target) -> Tensor:
     rows = check_input(model, x)
     with frozen(model):
         found = explain(model, rows, target)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"explain must return a Tensor, it returned {type(found).__name__}")
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        got = found.dtype if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(f"explain must return a Tensor of floats, it returned {got}")
     if found.ndim < 2 or len(found) != len(rows):
         raise ValueError(
             f"explain must return one map for each row of x {tuple(rows.shape)}, it returned "
             f"{tuple(found.shape)}"
         )
+    if not torch.isfinite(found).all():
+        raise ValueError("explain returned NaN or infinity")
     return found.detach()
 
 
@@ -445,14 +484,20 @@ def _prediction(outputs: Sequence[Tensor], task: Task) -> Prediction:
     if len(shapes) > 1:
         raise ValueError(f"the models' outputs have different shapes: {shapes}")
     stacked, shape = torch.stack(list(outputs)), shapes[0]
+    dtype = stacked.dtype
     if task == "regression":
         if shape[1:] != (2,):
             raise ValueError(f"a regression needs outputs (N, 2): mean, log variance; got {shape}")
-        return variance_split(stacked[..., 0], stacked[..., 1].exp())
+        fine = stacked.double()
+        return variance_split(fine[..., 0], fine[..., 1].exp()).to(dtype)
     if task != "classification":
         raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
-    if len(shape) < 2 or shape[1] < 2:
-        raise ValueError(f"a classification needs logits (N, K) with K >= 2, got {shape}")
-    if (stacked >= 0).all() and torch.allclose(stacked.sum(-1), stacked.new_ones(())):
+    if shape[1:] not in ((), (1,)) and _like_probabilities(stacked):
         raise ValueError("the outputs sum to 1 like probabilities: give the model without softmax")
-    return entropy_split(stacked.softmax(-1))
+    return entropy_split(torch.stack([probabilities_of(one) for one in stacked])).to(dtype)
+
+
+def _like_probabilities(outputs: Tensor) -> bool:
+    fine = outputs.double()
+    off = (fine.sum(-1) - 1).abs().max().item()
+    return bool((fine >= 0).all()) and off <= sum_tolerance(outputs.dtype, outputs.shape[-1])
