@@ -1,4 +1,4 @@
-"""Write what every package offers: docs/api.md, and the stubs `__init__.pyi` of the methods.
+"""Write what every package offers: docs/api.md, and the stubs `__init__.pyi`.
 
 The names come from the code, which is read and not run:
 
@@ -14,8 +14,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 API = ROOT / "docs/api.md"
 
-# Every public function and class of these is a name of its package. What the others offer is a
-# choice, made in their `__init__.pyi`.
+# Every public function and class of these is a name of its package. Which names the others offer is
+# a choice, made in their `__init__.pyi` and kept; all offer their modules.
 WHOLE = ("foundations", "attribution", "behavior", "simplify", "trust", "evaluate")
 # Its functions have the names of those for torch: only the module is a name of its package.
 APART = ("cam_keras",)
@@ -65,10 +65,23 @@ def stub(package: Path) -> str:
         if name in offered:
             raise ValueError(f"{package.name}: {offered[name]} and {module} both define {name}")
         offered[name] = module
-    lines = [f"from . import {file.stem} as {file.stem}" for file in files]
-    for name, module in sorted(offered.items(), key=_order):
-        lines.append(f"from .{module} import {name} as {name}")
-    return "\n".join(lines) + "\n"
+    lines = [
+        f"from .{module} import {name} as {name}"
+        for name, module in sorted(offered.items(), key=_order)
+    ]
+    return _stub(package, lines)
+
+
+def chosen(package: Path) -> str:
+    """Return the `__init__.pyi` of a package with the names it offers now, and every module."""
+    lines = (package / "__init__.pyi").read_text(encoding="utf-8").splitlines()
+    return _stub(package, [line for line in lines if not line.startswith("from . import ")])
+
+
+def _stub(package: Path, lines: list[str]) -> str:
+    inner = [one.parent.name for one in package.glob("*/__init__.py")]
+    homes = sorted([*inner, *(file.stem for file in modules(package))])
+    return "\n".join([*(f"from . import {one} as {one}" for one in homes), *lines]) + "\n"
 
 
 def names(package: Path) -> list[Name]:
@@ -94,8 +107,9 @@ def text() -> str:
 
 def stubs() -> dict[Path, str]:
     """Return the text of every stub that is made."""
-    packages = [ROOT / "xailab" / name for name in WHOLE]
-    return {package / "__init__.pyi": stub(package) for package in packages}
+    packages = [ROOT / "xailab" / name for name in PACKAGES]
+    make = {package: stub if package.name in WHOLE else chosen for package in packages}
+    return {package / "__init__.pyi": make[package](package) for package in packages}
 
 
 def _order(item: tuple[str, str]) -> tuple[str, int, str]:

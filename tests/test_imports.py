@@ -116,22 +116,30 @@ def named_as_their_function():
     return sorted(f"{file.parent.name}.{file.stem}" for file, one in pairs if file.stem == one.name)
 
 
-@pytest.mark.parametrize("name", named_as_their_function())
-@pytest.mark.parametrize("first", ["import {0}.{1}", "import {0}"])
-def test_a_module_named_as_its_function_is_both(name, first):
-    package, word = name.split(".")
-    code = f"""
-{first.format(f"xailab.{package}", word)}
+@pytest.mark.parametrize("first", ["import xailab", "import xailab.{0}.{1}"])
+def test_a_module_named_as_its_function_is_both(first):
+    names = [name.split(".") for name in named_as_their_function()]
+    assert ["attribution", "saliency"] in names
+    tests = [
+        f"""
+{first.format(package, word)}
 from xailab.{package} import {word} as got
-import inspect, sys, xailab
 module = sys.modules["xailab.{package}.{word}"]
 function = module.{word}
-assert got is module is xailab.{package}.{word}
-assert inspect.signature(got) == inspect.signature(function)
-assert function.__doc__ in got.__doc__
-print(callable(got))
+assert got is module is xailab.{package}.{word}, module
+assert callable(got), module
+assert inspect.signature(got) == inspect.signature(function), module
+assert function.__doc__ in got.__doc__, module
 """
-    assert python(code).stdout.strip() == "True"
+        for package, word in names
+    ]
+    python("import inspect, sys, xailab\n" + "".join(tests))
+
+
+@pytest.mark.parametrize("package", api.PACKAGES)
+def test_every_module_is_an_attribute_of_its_package(package):
+    modules = {file.stem for file in api.modules(ROOT / "xailab" / package)}
+    assert modules <= set(dir(importlib.import_module(f"xailab.{package}")))
 
 
 def test_a_callable_module_calls_what_the_function_is_now(monkeypatch):

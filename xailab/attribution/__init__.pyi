@@ -1,3 +1,4 @@
+from . import adapters as adapters
 from . import attention as attention
 from . import cam as cam
 from . import cam_keras as cam_keras
@@ -9,6 +10,8 @@ from . import relevance as relevance
 from . import saliency as saliency
 from . import sequences as sequences
 from . import shapley as shapley
+from .adapters import Answer as Answer
+from .adapters import register as register
 from .attention import attention_maps as attention_maps
 from .attention import attention_rollout as attention_rollout
 from .attention import gradient_attention as gradient_attention
@@ -28,6 +31,7 @@ from .lime import lime_tabular as lime_tabular
 from .lime import lime_text as lime_text
 from .lime import lime_weights as lime_weights
 from .occlusion import check_feature_mask as check_feature_mask
+from .occlusion import count_features as count_features
 from .occlusion import feature_ablation as feature_ablation
 from .occlusion import rise as rise
 from .paths import completeness_gap as completeness_gap

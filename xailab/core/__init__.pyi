@@ -1,6 +1,8 @@
 from . import batching as batching
 from . import callable_module as callable_module
+from . import channels_last as channels_last
 from . import checks as checks
+from . import company as company
 from . import files as files
 from . import folding as folding
 from . import layers as layers
@@ -11,6 +13,9 @@ from . import rgb as rgb
 from . import scores as scores
 from . import state as state
 from . import stderr as stderr
+from . import subjects as subjects
+from . import tables as tables
+from . import words as words
 from .batching import batched as batched
 from .folding import folded as folded
 from .folding import predictor as predictor

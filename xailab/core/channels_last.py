@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xailab.core.callable_module import make_callable
 from xailab.core.layers import replaced
 
 _FEW = 16  # fewer rows do not pay for the copies
@@ -51,3 +52,6 @@ def _quick(layer: Any) -> Callable[[Tensor], Tensor]:
 def _forward(layer: Any, weight: Tensor, version: int, copy: Tensor, x: Tensor) -> Tensor:
     same = layer.weight is weight and weight._version == version
     return layer._conv_forward(x, copy if same else layer.weight, layer.bias)
+
+
+make_callable(__name__)
