@@ -5,10 +5,12 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import shap
 import torch
 from captum.attr import ShapleyValues
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import nn
 
@@ -374,3 +376,226 @@ def test_bad_trees(
 ) -> None:
     with pytest.raises(error, match=words):
         function(tree, x, target=target)
+
+
+# ---- trees of several outputs, forests, targets --------------------------------------------------
+
+BOTH = [tree_shap, path_attribution]
+
+
+def two_outputs() -> tuple[DecisionTreeRegressor, Array]:
+    x, y = ties(60, 0)
+    return DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, np.c_[y, -5 * x[:, 1]]), x
+
+
+def test_every_output_has_a_column() -> None:
+    tree, x = two_outputs()
+    want = shap.TreeExplainer(tree, feature_perturbation="tree_path_dependent").shap_values(x[:5])
+    got = tree_shap(tree, x[:5])
+    assert got.shape == (5, 4, 2)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", BOTH)
+def test_outputs_one_by_one(function: Any) -> None:
+    tree, x = two_outputs()
+    both = function(tree, x[:5])
+    for output in (0, np.int64(1)):
+        np.testing.assert_array_equal(function(tree, x[:5], target=output), both[..., output])
+    np.testing.assert_array_equal(function(tree, x[0]), both[0])
+    change = tree.predict(x[:5]) - tree.predict(x).mean(0)
+    np.testing.assert_allclose(both.sum(1), change, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"target must lie in 0\.\.1, got 2"):
+        function(tree, x, target=2)
+
+
+@pytest.mark.parametrize("function", BOTH)
+def test_several_outputs_of_classes_are_refused(function: Any) -> None:
+    x, y = ties(40, 0)
+    tree = DecisionTreeClassifier(max_depth=2).fit(x, np.c_[y > 1, x[:, 0] > 0.5])
+    for target in (None, 0):
+        with pytest.raises(ValueError, match="2 outputs of several classes"):
+            function(tree, x, target=target)
+
+
+@pytest.mark.parametrize("function", BOTH)
+@pytest.mark.parametrize(
+    "forest", [RandomForestRegressor(3), GradientBoostingRegressor(n_estimators=3)]
+)
+def test_forests_are_refused_by_name(function: Any, forest: Any) -> None:
+    x, y = ties(40, 0)
+    forest.fit(x, y)
+    words = rf"{type(forest).__name__}, which has 3 trees.*estimators_.*permutation_shap"
+    with pytest.raises(TypeError, match=words):
+        function(forest, x)
+
+
+@pytest.mark.parametrize("function", BOTH)
+@pytest.mark.parametrize("target", [True, 1.0, "1", [0, 1], np.array([1.0]), np.True_, (1,)])
+def test_what_is_no_target(function: Any, target: Any) -> None:
+    x, y = ties(40, 0)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(x, y > 1)
+    with pytest.raises(TypeError, match="target must be an integer"):
+        function(tree, x[0], target=target)
+    want = function(tree, x[0], target=1)
+    for integer in (np.uint8(1), np.array(1), torch.tensor(1)):
+        np.testing.assert_array_equal(function(tree, x[0], target=integer), want)
+
+
+def test_medians_sum_to_the_change_of_the_answer_too() -> None:
+    """A tree grown on absolute errors keeps medians: the node's own is not the answers' mean."""
+    x, y = ties(60, 0)
+    y = y + 20 * (np.arange(60) % 7 == 0)
+    tree = DecisionTreeRegressor(criterion="absolute_error", max_depth=3, random_state=0).fit(x, y)
+    change = tree.predict(x) - tree.predict(x).mean()
+    assert abs(tree.tree_.value[0, 0, 0] - tree.predict(x).mean()) > 0.1
+    for function in BOTH:
+        np.testing.assert_allclose(function(tree, x).sum(1), change, rtol=0, atol=1e-9)
+
+
+# ---- tables, by their columns --------------------------------------------------------------------
+
+NAMES = ["age", "dose", "weight", "height"]
+
+
+@pytest.mark.parametrize("function", BOTH)
+def test_trees_take_tables_of_any_kind(function: Any) -> None:
+    x, y = ties(40, 0)
+    x[3, 1] = np.nan
+    table = pd.DataFrame(x, columns=NAMES)
+    tree = DecisionTreeRegressor(max_depth=3, random_state=0).fit(table, y)
+    want = function(tree, x)
+    for same in (table, x.tolist(), torch.tensor(x), table.astype(object), table.astype("Float64")):
+        np.testing.assert_array_equal(function(tree, same), want)
+    for row in (table.iloc[3], x[3].tolist(), table.astype(object).iloc[3]):
+        np.testing.assert_array_equal(function(tree, row), want[3])
+
+
+@pytest.mark.parametrize("function", BOTH)
+def test_trees_name_what_they_refuse(function: Any) -> None:
+    x, y = ties(40, 0)
+    table = pd.DataFrame(x, columns=NAMES)
+    tree = DecisionTreeRegressor(max_depth=3, random_state=0).fit(table, y)
+    job = table.assign(dose="nurse")
+    job.loc[0, "weight"] = np.nan
+    refused = [
+        (job, TypeError, "x must hold numbers; column 'dose' holds 'nurse'"),
+        (job.iloc[0], TypeError, "column 'dose' holds 'nurse'"),
+        (table.assign(weight=np.inf), ValueError, "column 'weight' holds infinity"),
+        (table[NAMES[::-1]], ValueError, "x has the column 'height' where the tree has 'age'"),
+        (table.assign(weight=1e300), ValueError, "too large for float32"),
+        (np.zeros((0, 4)), ValueError, r"x must be a table.*\(0, 4\)"),
+        (np.zeros((2, 2, 4)), ValueError, r"\(F,\) or \(N, F\), got shape \(2, 2, 4\)"),
+    ]
+    for rows, error, words in refused:
+        with pytest.raises(error, match=words):
+            function(tree, rows)
+
+
+@pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
+def test_tables_of_any_kind(function: Any) -> None:
+    names = list("abcde")
+    x, background = pd.DataFrame(ROWS, columns=names), pd.DataFrame(BACKGROUND, columns=names)
+    want = function(wiggly, ROWS, BACKGROUND)
+    for rows, others in (
+        (x, background),
+        (ROWS.tolist(), BACKGROUND),
+        (torch.tensor(ROWS), background),
+    ):
+        np.testing.assert_array_equal(function(wiggly, rows, others), want)
+    np.testing.assert_allclose(function(wiggly, x.iloc[1], background), want[1], atol=1e-9)
+    refused = [
+        (x.assign(c="cook"), background, TypeError, "x must hold numbers; column 'c' holds 'cook'"),
+        (x, background.assign(c="cook"), TypeError, "background.*column 'c' holds 'cook'"),
+        (x, background.assign(d=np.nan), ValueError, "background.*column 'd' holds NaN"),
+        (x.iloc[0].mask([False] * 4 + [True]), background, ValueError, "x must.*'e' holds NaN"),
+        (x[names[::-1]], background, ValueError, "x has the column 'e' where background has 'a'"),
+        (x, [1.0, 2.0], ValueError, r"background \(B, F\)"),
+    ]
+    for rows, others, error, words in refused:
+        with pytest.raises(error, match=words):
+            function(wiggly, rows, others)
+
+
+@pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
+@pytest.mark.parametrize(
+    ("predict", "error", "words"),
+    [
+        (lambda rows: rows[:, 0] * np.nan, ValueError, "NaN"),
+        (lambda rows: rows[:, :, None], ValueError, r"predict must give \(\d+,\) or"),
+        (lambda rows: rows[:, 0].sum(), ValueError, r"got \(\)"),
+        (lambda rows: rows[:, :0], ValueError, r"0\)"),
+        (lambda rows: ["yes"] * len(rows), TypeError, "numbers, got <U3: .*yes"),
+        (lambda rows: rows[:, 0] + 1j, TypeError, "complex128"),
+        (lambda rows: [[1.0]] * (len(rows) - 1) + [[1.0, 2.0]], ValueError, "rows that differ"),
+        (lambda rows: None, ValueError, "predict must give"),
+    ],
+)
+def test_answers_are_looked_at(
+    function: Any, predict: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        function(predict, ROWS[0], BACKGROUND)
+
+
+@pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
+def test_answers_of_any_kind(function: Any) -> None:
+    """Tensors with a graph, bfloat16, tables, truth values: numbers are numbers."""
+    want = function(lambda rows: rows > 0, ROWS[0], BACKGROUND)
+    kinds = [
+        lambda rows: torch.tensor(rows > 0).float().requires_grad_(),
+        lambda rows: torch.tensor(rows > 0).bfloat16(),
+        lambda rows: pd.DataFrame(rows > 0),
+        lambda rows: (rows > 0).tolist(),
+    ]
+    for kind in kinds:
+        np.testing.assert_allclose(function(kind, ROWS[0], BACKGROUND), want, atol=1e-9)
+
+
+def test_integers_of_any_kind() -> None:
+    """2^9 coalitions do not fit in the eight bits of the number of players."""
+    game = random_game(9)
+    np.testing.assert_array_equal(shapley_of_game(game, np.uint8(9)), shapley_of_game(game, 9))
+    np.testing.assert_array_equal(shapley_kernel_weights(np.uint8(40)), shapley_kernel_weights(40))
+    few = {"n_samples": np.uint8(20), "seed": np.int32(3)}
+    want = kernel_shap(wiggly, ROWS, BACKGROUND, n_samples=20, seed=3)
+    np.testing.assert_array_equal(kernel_shap(wiggly, ROWS, BACKGROUND, **few), want)
+    orders = {"n_permutations": np.uint8(2), "seed": np.int32(3)}
+    want = permutation_shap(wiggly, ROWS, BACKGROUND, n_permutations=2, seed=3)
+    np.testing.assert_array_equal(permutation_shap(wiggly, ROWS, BACKGROUND, **orders), want)
+    for function in (kernel_shap, permutation_shap):
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            function(wiggly, ROWS, BACKGROUND, seed=0.5)
+
+
+@pytest.mark.parametrize("function", [shapley_of_game, shapley_interactions])
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (lambda team: np.nan, ValueError, r"value\(coalition\).*NaN"),
+        (lambda team: [1.0, 2.0], TypeError, "one number, got"),
+        (lambda team: np.ones(2), TypeError, "one number, got"),
+        (lambda team: "much", TypeError, "'much'"),
+        (lambda team: None, TypeError, "None"),
+        ({}, TypeError, "function, got dict"),
+    ],
+)
+def test_what_is_no_game(function: Any, value: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        function(value, 2)
+
+
+def test_linear_models_by_their_columns() -> None:
+    names = list("abcde")
+    weights = pd.Series([1.0, -2, 0.5, 3, 0], index=names)
+    x, background = pd.DataFrame(ROWS, columns=names), pd.DataFrame(BACKGROUND, columns=names)
+    want = linear_shap(weights.to_numpy(), ROWS, BACKGROUND)
+    np.testing.assert_array_equal(linear_shap(weights, x, background), want)
+    with pytest.raises(ValueError, match=r"background must have at least two rows.*got 1"):
+        linear_shap(weights, ROWS, BACKGROUND[:1], conditional=True)
+    with pytest.raises(ValueError, match="21 features have 2"):
+        linear_shap(np.ones(21), np.ones(21), np.eye(21), conditional=True)
+    with pytest.raises(ValueError, match=r"weights must be a row.*place 0 holds NaN"):
+        linear_shap(np.full(5, np.nan), ROWS, BACKGROUND)
+    with pytest.raises(ValueError, match=r"weights must be a row.*\(1, 5\)"):
+        linear_shap(np.ones((1, 5)), ROWS, BACKGROUND)
