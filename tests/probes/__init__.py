@@ -36,3 +36,8 @@ def probe(
 ) -> Probe:
     """Return a row; without a `call` the function itself takes `(model, x, **options)`."""
     return Probe(function, call or function, frozenset(takes.split()))
+
+
+def dtype_of(model: Any) -> torch.dtype:
+    """Return the dtype of a model's floats: integers, as quantized weights are, do not count."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())

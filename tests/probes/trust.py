@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.probes import TARGETS, Probe, probe
+from tests.probes import TARGETS, Probe, dtype_of, probe
 from tests.toys import inputs
 from xailab.attribution.saliency import saliency
 from xailab.core import frozen
@@ -26,12 +26,12 @@ def squeezing(model: Any, x: Any, **more: Any) -> Tensor:
 
 
 def mahalanobis(model: Any, x: Any, *, layer: Any = "relu2", **more: Any) -> Tensor:
-    known = inputs(dtype=next(model.parameters()).dtype)
+    known = inputs(dtype=dtype_of(model))
     return adversarial.Mahalanobis(model, layer, known, TARGETS).score(x, **more)
 
 
 def isolation(model: Any, x: Any, *, layer: Any = "relu2", **more: Any) -> Tensor:
-    known = inputs(dtype=next(model.parameters()).dtype)
+    known = inputs(dtype=dtype_of(model))
     return adversarial.Isolation(model, layer, known, n_trees=5).score(x, **more)
 
 
@@ -43,12 +43,12 @@ def drawn_weights(model: Any, x: Any, **more: Any) -> Any:
     """The toy with a Bayesian layer behind it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        last = uncertainty.BayesLinear(4, 4, initial_std=0.5).to(next(model.parameters()).dtype)
+        last = uncertainty.BayesLinear(4, 4, initial_std=0.5).to(dtype_of(model))
     return uncertainty.mc_weights(nn.Sequential(model, last), x, n_samples=3, **more)
 
 
 def laplace(model: Any, x: Any, **more: Any) -> Any:
-    known = inputs(dtype=next(model.parameters()).dtype)
+    known = inputs(dtype=dtype_of(model))
     fitted = uncertainty.laplace_last_layer(model, known, TARGETS, **more)
     return fitted.predict(x, n_samples=3, **more)
 
@@ -74,7 +74,7 @@ def damaged(model: Any, x: Any, *, layer: Any = "conv1", where: str = "weight", 
 
 
 def watched(model: Any, x: Any, *, layer: Any = "relu2") -> Any:
-    known = inputs(4, next(model.parameters()).dtype)
+    known = inputs(4, dtype_of(model))
     return faults.Monitor(model, layers=[layer]).fit(known, batch_size=2).observe(x)
 
 
