@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.toys import inputs, toy
 from xailab.core import capture, frozen
-from xailab.core.layers import edited, find_layer, last_maps
+from xailab.core.layers import edited, find_layer, last_maps, units_axis
 from xailab.models import digit_cnn
 
 
@@ -225,3 +225,12 @@ def test_edited_leaves_no_hook_when_the_edit_fails():
     assert hooks(model) == before
     with pytest.raises(ValueError, match="no layer 'dorp'"), edited(model, "dorp", torch.relu):
         pass
+
+
+def test_units_axis_computes_nothing_behind_the_layer():
+    class Stop(nn.Module):
+        def forward(self, x):
+            raise AssertionError("behind the layer")
+
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), Stop())
+    assert units_axis(net, "1", torch.zeros(1, 5, 2)) == 2

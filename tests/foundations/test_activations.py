@@ -173,6 +173,147 @@ def test_clusters_by_hand() -> None:
     assert cluster_units(maps, 2).tolist() == [0, 1, 0, 1, 0, -1]
 
 
+# ---- integers, axes, precision, rows in company -------------------------------------------------
+
+
+@pytest.mark.parametrize("as_given", [np.int64, np.uint8, np.array, torch.tensor, np.int8])
+def test_a_unit_is_an_integer_of_any_kind(as_given: Any) -> None:
+    x = torch.tensor([[1.0, 0.0, 4.0], [3.0, 9.0, 2.0]])
+    net = nn.Sequential(nn.Identity(), nn.Flatten())
+    for unit, (row, value) in enumerate([(1, 3.0), (1, 9.0), (0, 4.0)]):
+        found = top_inputs(net, x, layer="0", unit=as_given(unit), k=as_given(1))
+        assert (found.rows.tolist(), found.activations.tolist()) == ([row], [value])
+
+
+@pytest.mark.parametrize("unit", [True, 1.0, "1", None, [1], np.array([1, 2])])
+def test_what_is_no_integer_is_no_unit(unit: Any) -> None:
+    net = nn.Sequential(nn.Identity(), nn.Flatten())
+    with pytest.raises(TypeError, match="unit must be an integer"):
+        top_inputs(net, torch.ones(2, 3), layer="0", unit=unit, k=1)
+
+
+class Tokens(nn.Module):
+    """(N, 3, 2): three tokens of two numbers -> ReLU of a linear layer (N, 3, 4) -> one score."""
+
+    def __init__(self, first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lift = nn.Conv1d(2, 4, 1) if first else nn.Linear(2, 4)
+        self.relu, self.head, self.first = nn.ReLU(), nn.Linear(12, 2), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.lift(x.movedim(2, 1) if self.first else x))
+        return self.head((h.movedim(1, 2) if self.first else h).flatten(1))
+
+
+def tokens_twice() -> tuple[Tokens, Tokens, Tensor]:
+    """The same network with its units on the last axis and on axis 1."""
+    last, first = Tokens(), Tokens(first=True)
+    first.load_state_dict(last.state_dict() | {"lift.weight": last.lift.weight[:, :, None]})
+    return last, first, torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_units_of_tokens_are_on_the_last_axis(method: str) -> None:
+    last, first, x = tokens_twice()
+    target = [0, 1, 0, 1, 1]
+    ours = neuron_importance(last, x, target, layer="relu", method=method)
+    theirs = neuron_importance(first, x, target, layer="relu", method=method)
+    assert ours.shape == (5, 3, 4)
+    torch.testing.assert_close(ours, theirs.movedim(1, 2))
+
+
+def test_mining_and_clusters_of_tokens() -> None:
+    last, first, x = tokens_twice()
+    for unit in range(4):
+        ours, theirs = (top_inputs(net, x, layer="relu", unit=unit, k=3) for net in (last, first))
+        assert ours.rows.tolist() == theirs.rows.tolist()
+        assert ours.places.tolist() == theirs.places.tolist()
+        torch.testing.assert_close(ours.activations, theirs.activations)
+    with pytest.raises(ValueError, match=r"unit must lie in 0\.\.3, got 4"):
+        top_inputs(last, x, layer="relu", unit=4, k=1)
+    ours, theirs = (layer_activations(net, x, "lift")["lift"] for net in (last, first))
+    assert torch.equal(cluster_units(ours, 2, axis=2), cluster_units(theirs, 2))
+    for axis in (0, 3):
+        with pytest.raises(ValueError, match="axis must lie in"):
+            cluster_units(ours, 2, axis=axis)
+
+
+def test_clusters_of_tiny_and_huge_numbers() -> None:
+    units = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 2.0], [2.0, 1.0, 4.0]]).double()
+    for size in (1e-180, 1e180):
+        assert cluster_units(units * size, 2).tolist() == cluster_units(units, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rel"), [(torch.float64, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_importance_in_every_precision(method: str, dtype: torch.dtype, rel: float) -> None:
+    last, _, x = tokens_twice()
+    want = neuron_importance(last, x, 1, layer="relu", method=method)
+    got = neuron_importance(last.to(dtype), x.to(dtype), 1, layer="relu", method=method)
+    assert got.dtype == dtype
+    atol = rel * want.abs().max().item()
+    torch.testing.assert_close(got.float(), want, rtol=rel, atol=atol)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, None])
+def test_conductance_of_many_rows_is_that_of_each(batch_size: int | None) -> None:
+    """Chunks end and begin anywhere on the paths."""
+    x, target = torch.randn(6, 1), [0, 0, 0, 0, 0, 0]
+    options: dict[str, Any] = {"layer": "1", "n_steps": 9, "baseline": 0.5}
+    got = layer_conductance(hand_net(), x, target, batch_size=batch_size, **options)
+    alone = [layer_conductance(hand_net(), row[None], 0, **options) for row in x]
+    torch.testing.assert_close(got, torch.cat(alone))
+
+
+def test_nothing_silent_where_no_gradient_reaches_the_layer() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.head = nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.relu(x).detach())
+
+    for method in METHODS[:2]:
+        with pytest.raises(ValueError, match="no gradient reaches layer 'relu'"):
+            neuron_importance(Cut(), torch.ones(2, 3), 0, layer="relu", method=method)
+
+
+def test_rows_that_influence_each_other_are_refused() -> None:
+    class Centered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(x) - x.mean(0)
+
+    x = torch.randn(4, 3)
+    for call in (
+        lambda net: layer_activations(net, x, "relu"),
+        lambda net: top_inputs(net, x, layer="relu", unit=0, k=1),
+        *(lambda net, m=m: neuron_importance(net, x, 0, layer="relu", method=m) for m in METHODS),
+    ):
+        with pytest.raises(ValueError, match="influence each other"):
+            call(Centered())
+
+
+def test_ablation_of_many_rows_shares_what_lies_below() -> None:
+    net = nn.Sequential(nn.Identity(), nn.ReLU(), nn.Linear(6, 2))
+    below: list[int] = []
+    x = torch.rand(10, 6) + 0.1
+    whole = neuron_importance(net, x, 0, layer="1", method="ablation")
+    counting(net[0], below)
+    got = neuron_importance(net, x, 0, layer="1", method="ablation", batch_size=12)
+    torch.testing.assert_close(got, whole)
+    torch.testing.assert_close(got, x * net[2].weight[0])
+    # five chunks of twelve pairs, two rows each; before them the trials and the scores
+    assert below[-5:] == [2] * 5
+
+
 # ---- a second version, straight from the formula ------------------------------------------------
 
 

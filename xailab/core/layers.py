@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
@@ -299,7 +299,7 @@ def units_axis(model: nn.Module, layer: str, x: Tensor) -> int:
     2
     """
     find_layer(model, layer)
-    runs = [one for one in _layouts(model, x) if one.name == layer]
+    runs = [one for one in _layouts(model, x, until=layer) if one.name == layer]
     if not runs:
         raise ValueError(f"layer {layer!r} did not run in this forward pass")
     if runs[0].axis is None:
@@ -341,8 +341,15 @@ def _goes_on(one: Ran) -> bool:
     return len(one.shape) > 1 and (one.axis is None or one.positions > 1)
 
 
-def _layouts(model: nn.Module, x: Tensor) -> list[Ran]:
-    """Run one row, and return every module that gave a tensor, in the order in which they ended."""
+class _Reached(Exception):
+    """The layer has answered; the rest of the network is not needed."""
+
+
+def _layouts(model: nn.Module, x: Tensor, *, until: str | None = None) -> list[Ran]:
+    """Run one row, and return every module that gave a tensor, in the order in which they ended.
+
+    What comes behind the layer `until` is not computed.
+    """
     runs: list[Ran] = []
     axes: dict[int, int | None] = {}  # of every tensor seen, by its identity
     alive: list[Tensor] = []  # so that no identity is given away again
@@ -360,6 +367,8 @@ def _layouts(model: nn.Module, x: Tensor) -> list[Ran]:
         axes[id(output)] = axis
         alive.append(output)
         runs.append(Ran(name, not any(module.children()), shape, axis))
+        if name == until:
+            raise _Reached
 
     def before(module: nn.Module, inputs: Any) -> None:
         for one in inputs:
@@ -368,7 +377,7 @@ def _layouts(model: nn.Module, x: Tensor) -> list[Ran]:
                 known.setdefault(tuple(one.shape[1:]), set()).add(1)
                 alive.append(one)
 
-    with frozen(model), trial(), ExitStack() as stack:
+    with frozen(model), trial(), suppress(_Reached), ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(before).remove)
         for name, module in model.named_modules():
             if name:

@@ -1,11 +1,12 @@
 """What the units inside a network do: what they compute, excite themselves for, and matter for.
 
-A unit is one entry of dimension 1 of a layer's output: a neuron of a dense layer (N, K), a
-channel of a convolution (N, K, h, w), which is one detector asked at h x w places. Lesson 04
-teaches this file.
+A unit is a neuron of a dense layer (N, K), or a channel of a convolution (N, K, h, w), which is one
+detector asked at h x w places. Layers of tokens (N, T, K), and those whose channels come last, have
+their units on another axis: which one is known from the layer (`core.layers.units_axis`), and a
+layer of which it is not known is refused. Lesson 04 teaches this file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,25 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor, nn
 
 from xailab.core.batching import batched
-from xailab.core.checks import Target, check_baseline, check_input, check_positive, split_target
-from xailab.core.layers import capture, edited, output_of, units_of
-from xailab.core.scores import graph, layer_gradient, outputs_of, scores_of, select
+from xailab.core.checks import (
+    Target,
+    as_integer,
+    check_baseline,
+    check_index,
+    check_input,
+    check_positive,
+)
+from xailab.core.company import check_company
+from xailab.core.layers import capture, edited, output_of, units_axis, units_of
+from xailab.core.outputs import logits_of
+from xailab.core.scores import (
+    gradients_on,
+    layer_gradient,
+    outputs_of,
+    scores_of,
+    select,
+    target_of_rows,
+)
 from xailab.core.state import frozen
 
 
@@ -34,7 +51,8 @@ def layer_activations(
         batch_size: inputs evaluated at once; None measures.
 
     Returns:
-        Mapping name -> (N, K, ...), in the order asked for, detached, in evaluation mode.
+        Mapping name -> (N, ...) as the layer gives it, in the order asked for, detached, in
+        evaluation mode.
 
     Raises:
         TypeError: `x` not a float tensor, `model` not an `nn.Module`, a layer's output no tensor.
@@ -65,6 +83,7 @@ def layer_activations(
         return np.asarray(chunk)
 
     with frozen(model), torch.no_grad():
+        check_company(model, x)
         # Row numbers, not rows: answers go straight to their place, with no copy to join.
         batched(keep, range(len(x)), batch_size=batch_size, owner=model, row_bytes=x[0].nbytes)
     return {name: found[name] for name in names}
@@ -95,7 +114,7 @@ def neuron_importance(
         model: the network.
         x: (N, ...) floats.
         target: class index, (N,) class indices, or None for a single-output model.
-        layer: dotted name of the layer; dimension 1 of its output counts the units.
+        layer: dotted name of the layer.
         method: "conductance", "activation_x_gradient" or "ablation".
         batch_size: rows evaluated at once; None measures.
 
@@ -105,7 +124,8 @@ def neuron_importance(
 
     Raises:
         TypeError: `x` not a float tensor, `target` not an integer, `model` not an `nn.Module`.
-        ValueError: NaN, no such layer or method, a layer without units, target out of range.
+        ValueError: NaN, no such layer or method, target out of range, no gradient that reaches the
+            layer; for ablation a layer without units, or whose axis of units is not known.
 
     Reference: Dhamdhere, Sundararajan, Yan (2019), How Important Is a Neuron? (conductance);
         Shrikumar, Greenside, Kundaje (2017), Learning Important Features Through Propagating
@@ -164,7 +184,7 @@ def layer_conductance(
         TypeError: `x` not a float tensor, `target` or `n_steps` not an integer, `model` not an
             `nn.Module`, `baseline` neither a number nor a tensor of the dtype and device of `x`.
         ValueError: NaN, no such layer, target out of range, n_steps < 1, a baseline that is not
-            finite or does not broadcast to `x`.
+            finite or does not broadcast to `x`, no gradient that reaches the layer.
 
     Reference: Dhamdhere, Sundararajan, Yan (2019), How Important Is a Neuron?
     Elsewhere: captum `LayerConductance`.
@@ -179,14 +199,17 @@ def layer_conductance(
     steps = check_positive("n_steps", n_steps)
     begin = check_baseline(baseline, x)
     nodes = (np.polynomial.legendre.leggauss(steps + 1)[0] + 1) / 2
-    alphas = torch.as_tensor(nodes, dtype=x.dtype, device=x.device)
-    targets = split_target(target, len(x))
-    with frozen(model), graph():
-        rows = [
-            _row_conductance(model, start, end - start, alphas, t, layer, batch_size)
-            for start, end, t in zip(begin, x.detach(), targets, strict=True)
-        ]
-    return torch.stack(rows)
+    walk = _Walk(model, begin, x.detach(), torch.as_tensor(nodes), target, layer)
+    with frozen(model), gradients_on():
+        batched(
+            walk.on,
+            range(len(nodes) * len(x)),
+            batch_size=batch_size,
+            owner=model,
+            gradients=True,
+            row_bytes=x[0].nbytes,
+        )
+    return walk.sums()
 
 
 class TopInputs(NamedTuple):
@@ -196,7 +219,7 @@ class TopInputs(NamedTuple):
         rows: (k,) int64, their numbers in the data.
         activations: (k,), the unit's largest activation in each of them.
         places: (k, d) int64, where in the layer's output it is reached; d = 2 for (h, w) maps,
-            0 for a dense layer.
+            1 for tokens, 0 for a dense layer.
     """
 
     rows: Tensor
@@ -224,7 +247,7 @@ def top_inputs(
         model: the network.
         data: (N, ...) floats, as the model wants them.
         layer: dotted name of the layer.
-        unit: number of the neuron or channel, from 0.
+        unit: number of the neuron or channel, from 0; any kind of integer.
         k: how many inputs, at most N.
         batch_size: inputs evaluated at once; None measures.
 
@@ -233,7 +256,8 @@ def top_inputs(
 
     Raises:
         TypeError: `data` not a float tensor, `unit` or `k` not an integer.
-        ValueError: NaN, no such layer or unit, a layer without units, k < 1 or k > N.
+        ValueError: NaN, no such layer or unit, a layer without units or whose axis of units is not
+            known, k < 1 or k > N.
 
     Reference: Girshick, Donahue, Darrell, Malik (2014), Rich Feature Hierarchies for Accurate
         Object Detection and Semantic Segmentation, section 3.1.
@@ -247,17 +271,17 @@ def top_inputs(
     count = check_positive("k", k)
     if count > len(data):
         raise ValueError(f"k must be at most the {len(data)} inputs there are, got {k}")
-    number = check_positive("unit", unit + 1 if type(unit) is int else unit) - 1
+    number = as_integer("unit", unit)
+    axis_of = _axis_finder(model, layer, data)
 
     def of_unit(rows: Tensor) -> Tensor:
         with capture(model, layer) as kept:
             outputs_of(model, rows)
-        maps = units_of(kept, layer, len(rows))
-        if number >= maps.shape[1]:
-            raise ValueError(f"layer {layer!r} has units 0..{maps.shape[1] - 1}, got {unit}")
-        return maps[:, number]
+        maps = units_of(kept, layer, len(rows), axis_of(output_of(kept, layer, len(rows))))
+        return maps[:, check_index(f"layer {layer!r}: unit", number, maps.shape[1])]
 
     with frozen(model), torch.no_grad():
+        check_company(model, data)
         maps = batched(of_unit, data.detach(), batch_size=batch_size, owner=model)
     values, cells = maps.reshape(len(data), -1).max(1)
     rows = values.argsort(descending=True, stable=True)[:count]
@@ -266,7 +290,7 @@ def top_inputs(
     return TopInputs(rows, values[rows], torch.as_tensor(stacked, device=rows.device))
 
 
-def cluster_units(activations: Tensor, n_clusters: int) -> Tensor:
+def cluster_units(activations: Tensor, n_clusters: int, *, axis: int = 1) -> Tensor:
     r"""Group the units of a layer that are active on the same inputs.
 
     $$d(u, v) = 1 - r_{uv}$$
@@ -277,15 +301,16 @@ def cluster_units(activations: Tensor, n_clusters: int) -> Tensor:
     Args:
         activations: (N, K), or (N, K, ...) with positions, each of which is one more sample.
         n_clusters: how many clusters; at most the number of units that vary.
+        axis: which axis holds the units, 1 or another but the rows': 2 for tokens (N, T, K).
 
     Returns:
         (K,) int64: the number of each unit's cluster, 0 for the largest; -1 for a unit that has
         the same activation everywhere, which has no correlation with anything.
 
     Raises:
-        TypeError: `activations` not a float tensor, `n_clusters` not an integer.
+        TypeError: `activations` not a float tensor, `n_clusters` or `axis` not an integer.
         ValueError: NaN or infinity, no dimension of units, fewer than two samples, n_clusters
-            < 1 or more than the units that vary.
+            < 1 or more than the units that vary, an axis that there is not.
 
     Reference: Eisen, Spellman, Brown, Botstein (1998), Cluster Analysis and Display of
         Genome-Wide Expression Patterns (average linkage on correlations).
@@ -297,7 +322,8 @@ def cluster_units(activations: Tensor, n_clusters: int) -> Tensor:
     """
     check_input(torch.nn.Identity(), activations)
     clusters = check_positive("n_clusters", n_clusters)
-    samples = activations.detach().movedim(1, -1).flatten(0, -2).double().cpu()  # (M, K)
+    place = 1 + check_index("axis", as_integer("axis", axis) - 1, activations.ndim - 1)
+    samples = activations.detach().movedim(place, -1).flatten(0, -2).double().cpu()  # (M, K)
     live = (samples.amax(0) > samples.amin(0)).nonzero()[:, 0]
     if clusters > len(live):
         raise ValueError(f"{len(live)} of the units vary: they cannot form {clusters} clusters")
@@ -310,6 +336,8 @@ def _merged(samples: Tensor, clusters: int) -> Tensor:
     """Return the cluster of every column of (M, K) samples, in any numbering."""
     if samples.shape[1] == 1:
         return torch.zeros(1, dtype=torch.int64)  # scikit-learn wants at least two
+    samples = samples - samples.mean(0)
+    samples = samples / samples.abs().amax(0)  # the squares of tiny or huge numbers would be lost
     distances = (1 - torch.corrcoef(samples.T)).clamp(min=0).fill_diagonal_(0)
     merging = AgglomerativeClustering(clusters, metric="precomputed", linkage="average")
     return torch.as_tensor(merging.fit_predict(distances.numpy()))
@@ -325,55 +353,80 @@ def _by_size(labels: Tensor) -> Tensor:
     return ranks[labels]
 
 
-def _row_conductance(
-    model: nn.Module,
-    start: Tensor,
-    way: Tensor,
-    alphas: Tensor,
-    target: int | None,
-    layer: str,
-    batch_size: int | None,
-) -> Tensor:
-    """Add up slope times change along the path of one input, chunk by chunk."""
-    total: Tensor | None = None
-    last: tuple[Tensor, Tensor] | None = None  # the point before this chunk
+def _axis_finder(model: nn.Module, layer: str, x: Tensor) -> Callable[[Tensor], int]:
+    """Return what tells the axis of units of a layer's output; the model is asked at most once."""
+    found: list[int] = []
 
-    def walk(chunk: range) -> np.ndarray:
-        nonlocal total, last
-        steps = alphas[chunk.start : chunk.stop].reshape(-1, *[1] * way.ndim)
-        here, slopes = layer_gradient(model, start + steps * way, target, layer)
-        if last is not None:
-            here, slopes = torch.cat([last[0], here]), torch.cat([last[1], slopes])
-        part = (slopes[:-1] * here.diff(dim=0)).sum(0)
-        total = part if total is None else total + part
-        last = here[-1:], slopes[-1:]
-        return np.asarray(chunk)
+    def axis_of(output: Tensor) -> int:
+        if output.ndim < 3:
+            return 1
+        if not found:
+            found.append(units_axis(model, layer, x))
+        return found[0]
 
-    batched(
-        walk,
-        range(len(alphas)),
-        batch_size=batch_size,
-        owner=model,
-        gradients=True,
-        row_bytes=way.nbytes,
-    )
-    assert total is not None  # batched ran at least one chunk
-    return total
+    return axis_of
+
+
+class _Walk:
+    """Adds up slope times change along the paths of all rows, which are one list of points.
+
+    Point k of the list is point k % n of row k // n. Chunks come in order; the last point of one
+    begins the first step of the next.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        begin: Tensor,
+        end: Tensor,
+        alphas: Tensor,
+        target: Target,
+        layer: str,
+    ) -> None:
+        self.model, self.layer, self.asked = model, layer, target_of_rows(target, len(end))
+        exact = torch.promote_types(end.dtype, torch.float32)
+        self.begin, self.way = begin.to(exact), end.to(exact) - begin.to(exact)
+        self.alphas = alphas.to(self.way)
+        self.dtype, self.total = end.dtype, torch.zeros(0)
+        self.last = torch.zeros(0), torch.zeros(0)  # output and slope at the point before
+
+    def on(self, chunk: range) -> Tensor:
+        """Go on with these points."""
+        n = len(self.alphas)
+        numbers = torch.arange(chunk.start, chunk.stop, device=self.way.device)
+        rows = numbers // n
+        steps = self.alphas[numbers % n].reshape(-1, *[1] * (self.way.ndim - 1))
+        points = (self.begin[rows] + steps * self.way[rows]).to(self.dtype)
+        here, slopes = layer_gradient(self.model, points, self.asked(rows), self.layer)
+        if chunk.start == 0:
+            exact = torch.promote_types(here.dtype, torch.float32)
+            self.total = here.new_zeros(len(self.way), *here.shape[1:], dtype=exact)
+            self.last = here[:1], slopes[:1]  # leads to the first point of a row: no step
+        before = torch.cat([self.last[0], here])[:-1]
+        slope = torch.cat([self.last[1], slopes])[:-1]
+        parts = slope.to(self.total) * (here.to(self.total) - before.to(self.total))
+        inside = numbers % n > 0
+        self.total.index_add_(0, rows[inside], parts[inside])
+        self.last = here[-1:], slopes[-1:]
+        return numbers
+
+    def sums(self) -> Tensor:
+        """Return the conductance in the layer's shape and dtype."""
+        return self.total.to(self.last[0].dtype)
 
 
 def _activation_x_gradient(
     model: nn.Module, x: Tensor, target: Target, layer: str, batch_size: int | None
 ) -> Tensor:
     """Return activation times gradient, the shape of the layer's output."""
-    targets = split_target(target, len(x))
+    asked = target_of_rows(target, len(x))
 
     def products(chunk: range) -> Tensor:
-        rows = slice(chunk.start, chunk.stop)
-        wanted: Any = None if target is None else targets[rows]
-        activation, slopes = layer_gradient(model, x[rows], wanted, layer)
+        rows = torch.arange(chunk.start, chunk.stop)
+        activation, slopes = layer_gradient(model, x[rows], asked(rows), layer)
         return activation * slopes
 
-    with frozen(model), graph():
+    with frozen(model), gradients_on():
         return batched(
             products,
             range(len(x)),  # numbers, since every row has its own target
@@ -387,58 +440,84 @@ def _activation_x_gradient(
 def _ablation(
     model: nn.Module, x: Tensor, target: Target, layer: str, batch_size: int | None
 ) -> Tensor:
-    """Return each unit's drop, shared out among its positions."""
-    drops = []
+    """Return each unit's drop, shared out among its positions; all units are one list of work."""
+    asked = target_of_rows(target, len(x))
     with frozen(model), torch.no_grad():
-        for row, t in zip(x, split_target(target, len(x)), strict=True):
-            with capture(model, layer) as kept:
-                score = scores_of(model, row[None], t)
-            activation = units_of(kept, layer, 1)[0]
-            live = activation.reshape(len(activation), -1).any(1).nonzero()[:, 0]
-            drop = torch.zeros_like(activation)
-            if len(live):
-                lost = score - _scores_without(model, row, t, layer, score, live, batch_size)
-                places = activation[0].numel()
-                drop[live] = (lost / places).reshape(-1, *[1] * (activation.ndim - 1))
-            drops.append(drop)
-    return torch.stack(drops)
+        check_company(model, x)
+        scores, output = _scored(model, x, asked, layer, batch_size)
+        axis = _axis_finder(model, layer, x)(output)
+        units = units_of({layer: output}, layer, len(x), axis)
+        live = units.reshape(*units.shape[:2], -1).any(2).nonzero()  # (pairs, 2): row and unit
+        drop = torch.zeros_like(units)
+        if len(live):
+            off = _Off(model, x, asked, layer, axis, scores)
+            without = batched(off, live, batch_size=batch_size, owner=model, row_bytes=x[0].nbytes)
+            lost = (scores[live[:, 0]] - without) / units[0, 0].numel()
+            drop[live[:, 0], live[:, 1]] = lost.to(drop).reshape(-1, *[1] * (units.ndim - 2))
+    return drop.movedim(1, axis)
 
 
-def _scores_without(
-    model: nn.Module,
-    row: Tensor,
-    target: int | None,
-    layer: str,
-    score: Tensor,
-    units: Tensor,
-    batch_size: int | None,
-) -> Tensor:
-    """Return the score of one input with each of some units switched off, (len(units),)."""
-    single = _may_multiply(model, row, target, layer, score)
+def _scored(
+    model: nn.Module, x: Tensor, asked: Callable[[Any], Target], layer: str, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the score of every row, (N,), and what the layer gives for it, (N, ...)."""
+    outputs = []
 
-    def switched_off(chunk: Tensor) -> Tensor:
+    def score(chunk: range) -> Tensor:
+        rows = torch.arange(chunk.start, chunk.stop)
+        with capture(model, layer) as kept:
+            scores = scores_of(model, x[rows], asked(rows))
+        outputs.append(output_of(kept, layer, len(rows)))
+        return scores
+
+    found = batched(score, range(len(x)), batch_size=batch_size, owner=model, row_bytes=x[0].nbytes)
+    return found, torch.cat(outputs)
+
+
+class _Off:
+    """Returns the scores of pairs (row, unit), each row with its unit switched off, (pairs,).
+
+    A row becomes as many as it has units in the chunk only at the layer, so that all below it
+    runs once. What follows must not care that the input had fewer rows: tried, not assumed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        asked: Callable[[Any], Target],
+        layer: str,
+        axis: int,
+        scores: Tensor,
+    ) -> None:
+        self.model, self.x, self.asked, self.layer, self.axis = model, x, asked, layer, axis
+        self.multiplies = self._may_multiply(scores)
+
+    def __call__(self, pairs: Tensor) -> Tensor:
+        """Switch off one unit for each pair."""
+        rows, units = pairs.T
+        below, copies = rows.unique(return_inverse=True)
+        if not self.multiplies:
+            below, copies = rows, torch.arange(len(rows), device=rows.device)
+
         def switch(output: Tensor) -> Tensor:
-            silenced = output.expand(len(chunk), *output.shape[1:]).clone()
-            silenced[torch.arange(len(chunk)), chunk] = 0
+            silenced = output[copies]
+            silenced.movedim(self.axis, 1)[torch.arange(len(rows)), units] = 0
             return silenced
 
-        rows = row[None] if single else row.expand(len(chunk), *row.shape)
-        with edited(model, layer, switch):
-            return select(model(rows.clone()), target)
+        return self._scores(below, rows, switch)
 
-    return batched(switched_off, units, batch_size=batch_size, owner=model, row_bytes=row.nbytes)
+    def _scores(self, below: Tensor, rows: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+        with edited(self.model, self.layer, edit):
+            outputs = logits_of(self.model(self.x[below].clone()))
+        target = self.asked(rows)
+        return target(outputs) if callable(target) else select(outputs, target)
 
-
-def _may_multiply(
-    model: nn.Module, row: Tensor, target: int | None, layer: str, score: Tensor
-) -> bool:
-    """Tell whether one row may become several at a layer, so that all below it runs only once.
-
-    What follows must not care that the input had one row: tried, not assumed.
-    """
-    try:
-        with edited(model, layer, lambda output: output.expand(2, *output.shape[1:])):
-            got = select(model(row[None].clone()), target)
-    except (RuntimeError, ValueError):
-        return False
-    return got.shape == (2,) and torch.allclose(got, score.expand(2), rtol=1e-4, atol=1e-5)
+    def _may_multiply(self, scores: Tensor) -> bool:
+        below = torch.arange(min(2, len(self.x)), device=self.x.device)
+        rows = torch.cat([below, below[:1]])  # one row more than the input has
+        try:
+            got = self._scores(below, rows, lambda output: output[rows])
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return got.shape == rows.shape and torch.allclose(got, scores[rows], rtol=1e-4, atol=1e-5)
