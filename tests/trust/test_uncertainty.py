@@ -155,7 +155,6 @@ class Unused(nn.Module):
         (lambda x: x, TypeError, "function"),
         (Unused(), ValueError, "none of the model's dropout layers ran"),
         (nn.Sequential(small(), nn.Softmax(1)), ValueError, "without softmax"),
-        (nn.Sequential(nn.Dropout(), nn.Linear(2, 1)), ValueError, r"K >= 2, got \(1, 1\)"),
     ],
 )
 def test_models_that_cannot_be_sampled(model: Any, error: type[Exception], words: str) -> None:
@@ -169,11 +168,103 @@ def test_models_that_cannot_be_sampled(model: Any, error: type[Exception], words
         ({"n_samples": 0}, ValueError, "n_samples"),
         ({"n_samples": 2.0}, TypeError, "n_samples"),
         ({"task": "ranking"}, ValueError, "task.*'ranking'"),
+        ({"seed": 0.5}, TypeError, "seed must be an integer, got float"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         mc_dropout(small(), ONES, **options)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_logit_has_two_columns(flat: bool) -> None:
+    """Kept or dropped, a quarter each: the logit is 0, 4, -4 or 0, against 0."""
+    end = [nn.Flatten(0)] if flat else []
+    net = nn.Sequential(nn.Dropout(0.5), linear([[2.0, -2.0]], [0.0]), *end)
+    got, two = mc_dropout(net, ONES, n_samples=40), mc_dropout(small(), ONES, n_samples=40)
+    torch.testing.assert_close(got.mean, two.mean.flip(1))
+    for one, other in zip(got[1:], two[1:], strict=True):
+        torch.testing.assert_close(one, other)
+    sure = nn.Sequential(nn.Dropout(0.5), linear([[0.0, 0.0]], [1.0]))  # z = 1 sums to 1 with 0
+    assert mc_dropout(sure, ONES).mean[0, 1].item() == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("k", [2, 9, 500])
+def test_half_precision_is_asked_in_its_dtype_and_counted_finely(
+    dtype: torch.dtype, k: int
+) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, k)), torch.rand(20, 4)
+    for ask in (
+        lambda net, x: mc_dropout(net, x, n_samples=20),
+        lambda net, x: ensemble([net, deepcopy(net)], x),
+    ):
+        want, got = ask(net.float(), x), ask(net.to(dtype), x.to(dtype))
+        assert {one.dtype for one in got} == {dtype}
+        torch.testing.assert_close(got.mean.float(), want.mean, rtol=0.1, atol=0.01)
+        torch.testing.assert_close(got.total.float(), want.total, rtol=0.02, atol=0.01)
+        torch.testing.assert_close(got.epistemic.float(), want.epistemic, rtol=0.2, atol=0.01)
+    with pytest.raises(ValueError, match="without softmax"):
+        mc_dropout(nn.Sequential(net, nn.Softmax(1)), x.to(dtype))
+
+
+def test_a_noise_variance_that_half_precision_does_not_hold() -> None:
+    """exp(12) is 162,755: in float32 an answer, in float16 none."""
+    nets = [linear([[0.0, 0.0], [0.0, 12.0]]) for _ in range(2)]
+    told = ensemble(nets, ONES, task="regression")
+    assert told.aleatoric.item() == pytest.approx(np.exp(12), rel=1e-6)
+    with pytest.raises(ValueError, match=r"too large for torch.float16"):
+        ensemble([net.half() for net in nets], ONES.half(), task="regression")
+
+
+class TimeFirst(nn.Module):
+    """Its dropout gets (T, N, D): what is drawn for axis 0 is shared by moments, not by rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.fc = nn.Dropout(0.5), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(x.transpose(0, 1)).mean(0))
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_dropout_whose_first_axis_holds_no_rows_is_refused(rows: int) -> None:
+    net, x = TimeFirst(), torch.rand(rows, 6, 4)
+    with pytest.raises(ValueError, match=r"rows influence each other.*batch_first"):
+        mc_dropout(net, x)
+    with pytest.raises(ValueError, match=r"rows influence each other.*batch_first"):
+        explanation_uncertainty(net, x, 1, explain=saliency)
+    assert mc_dropout(net, x[:1]).mean.shape == (1, 2)  # alone a row is in no company
+
+
+def test_a_batch_is_its_rows_for_every_way_of_asking() -> None:
+    x = inputs(4)
+    torch.manual_seed(0)
+    bayes = nn.Sequential(nn.Flatten(), BayesLinear(192, 3, initial_std=0.3))
+    for ask in (
+        lambda x: mc_dropout(toy(), x, n_samples=4),
+        lambda x: mc_weights(bayes, x, n_samples=4),
+        lambda x: ensemble([toy(), toy()], x),
+        lambda x: explanation_uncertainty(toy(), x, 2, explain=saliency, n_samples=4),
+    ):
+        for together, alone in zip(ask(x), ask(x[2:3]), strict=True):
+            torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-6)
+    norm = nn.BatchNorm2d(3, track_running_stats=False)
+    net = nn.Sequential(norm, nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4))
+    for ask in (mc_dropout, lambda net, x: ensemble([net, net], x)):
+        with pytest.raises(ValueError, match="rows influence each other"):
+            ask(net, x)
+
+
+def test_answers_in_a_dict_are_read_and_nan_is_named() -> None:
+    net = nn.Sequential(*small())
+    want = mc_dropout(net, ONES)
+    net.register_forward_hook(lambda _module, _inputs, output: {"logits": output})
+    assert all(map(torch.equal, mc_dropout(net, ONES), want))
+    with pytest.raises(ValueError, match="returned NaN or infinity in 1 of 1 rows"):
+        ensemble([lambda x: x * np.nan, lambda x: x], ONES)
 
 
 # ---- ensembles and Bayesian layers ---------------------------------------------------------------
@@ -426,6 +517,8 @@ def test_both_kinds_vary_together() -> None:
         (small(), {"n_samples": 1}, ValueError, "at least 2"),
         ([small()], {}, ValueError, "at least two models"),
         (small(), {"explain": lambda *_: 3}, TypeError, "int"),
+        (small(), {"explain": lambda *_: ONES.long()}, TypeError, r"floats.*torch.int64"),
+        (small(), {"explain": lambda *_: ONES * np.nan}, ValueError, "explain returned NaN"),
         (small(), {"explain": lambda *_: torch.zeros(5)}, ValueError, r"\(1, 2\).*\(5,\)"),
     ],
 )
@@ -435,6 +528,17 @@ def test_bad_explanations(
     arguments = {"explain": saliency, **options}
     with pytest.raises(error, match=words):
         explanation_uncertainty(model, ONES, 0, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_half_precision_are_averaged_finely(dtype: torch.dtype) -> None:
+    """Maps 300 and 302: their squares would overflow float16, their spread does not."""
+    values = iter((300.0, 302.0))
+    explain = lambda model, x, target: torch.full_like(x, next(values))  # noqa: E731
+    nets = [nn.Linear(1, 1).to(dtype) for _ in range(2)]
+    told = explanation_uncertainty(nets, torch.ones(1, 1, dtype=dtype), None, explain=explain)
+    assert told.mean.dtype == told.std.dtype == dtype
+    assert told.std.item() == 1
 
 
 def test_an_ensemble_is_left_as_it_was() -> None:

@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from xailab.core.batching import batched
 from xailab.core.checks import Model, Target, as_integer, check_input, check_positive
-from xailab.core.company import check_company
+from xailab.core.company import check_company, trial
 from xailab.core.outputs import probabilities_of
 from xailab.core.scores import outputs_of
 from xailab.core.state import frozen
@@ -290,7 +290,8 @@ def explanation_uncertainty(
     else:
         if check_positive("n_samples", n_samples) < 2:
             raise ValueError("one sample has no spread: n_samples must be at least 2")
-        maps = _ask(varied, model, partial(_map, explain, model, x, target), n_samples, seed)
+        question = partial(_map, explain, model, x, target)
+        maps = _ask(varied, model, check_input(model, x).detach(), question, n_samples, seed)
     stacked = torch.stack(maps).double()
     mean, std = stacked.mean(0), stacked.std(0, correction=0)
     return ExplanationSpread(mean.to(maps[0].dtype), std.to(maps[0].dtype))
@@ -391,14 +392,21 @@ def varied(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
 
 
 def _ask(
-    member: Member, model: nn.Module, question: Callable[[], Tensor], n_samples: int, seed: int
+    member: Member,
+    model: nn.Module,
+    x: Tensor,
+    question: Callable[[], Tensor],
+    n_samples: int,
+    seed: int,
 ) -> list[Tensor]:
-    """Put one question to members of a model that are drawn one after the other."""
+    """Put one question about rows to members of a model that are drawn one after the other."""
     generator = torch.Generator().manual_seed(as_integer("seed", seed))
-    answers = []
+    answers: list[Tensor] = []
     with frozen(model):
         for _ in range(check_positive("n_samples", n_samples)):
             with member(model, generator):
+                if not answers:
+                    _refuse_company(model, x)
                 answers.append(question())
     return answers
 
@@ -413,31 +421,26 @@ def _sampled(
     batch_size: int | None,
 ) -> Prediction:
     rows = check_input(model, x).detach()
-    first = True
-
-    def question() -> Tensor:
-        nonlocal first
-        answers = _outputs(model, rows, batch_size)
-        if first and len(rows) > 1:
-            _refuse_company(answers[-1:], _outputs(model, rows[-1:], 1))
-        first = False
-        return answers
-
-    return _prediction(_ask(member, model, question, n_samples, seed), task)
+    question = partial(_outputs, model, rows, batch_size)
+    return _prediction(_ask(member, model, rows, question, n_samples, seed), task)
 
 
-def _refuse_company(together: Tensor, alone: Tensor) -> None:
-    """Refuse where a row's answer by the same member depends on the rows beside it.
+def _refuse_company(model: nn.Module, rows: Tensor) -> None:
+    """Refuse where a row's answer by one member depends on the rows beside it.
 
     So it is where a dropout layer gets its rows in another axis than the first: they share no mask.
     """
+    if len(rows) < 2:
+        return
+    with trial():
+        beside, alone = outputs_of(model, rows[-2:])[1].double(), outputs_of(model, rows[-1:])[0]
     rough = max(1e-3, 8 * torch.finfo(alone.dtype).eps)  # chunks of another size round differently
-    one, other = alone.double(), together.double()
-    if not torch.allclose(one, other, rtol=rough, atol=rough * one.abs().max().item()):
+    gap = (beside - alone.double()).abs().max()
+    if gap > rough * alone.double().abs().max().clamp(min=1):
         raise ValueError(
-            "rows influence each other: alone the last row gets another answer than in the batch. "
-            "Does a dropout layer get (T, N, D), another axis before the batch? Build with "
-            "batch_first=True; does a batch norm keep no statistics?"
+            "rows influence each other: alone the last row gets another answer than in a batch. "
+            "Does a dropout layer get (T, N, D), another axis before the batch? Build it with "
+            "batch_first=True. Does a batch norm keep no statistics?"
         )
 
 
