@@ -7,20 +7,21 @@ Pictures are (N, C, H, W) with values in [0, 1].
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from xailab.core.checks import check_input, check_positive
-from xailab.core.layers import capture, find_layer
-from xailab.core.scores import graph, outputs_of, select
+from xailab.core.checks import as_integer, check_input, check_positive
+from xailab.core.layers import capture, find_layer, units_axis
+from xailab.core.scores import gradients_of, gradients_on, outputs_of, select
 from xailab.core.state import frozen
 
 Transform = Callable[[Tensor, Generator], Tensor]
 Normalize = Callable[[Tensor], Tensor]
-Unit = int | tuple[int, int, int]
+Unit = int | tuple[int, ...]
 Callback = Callable[[int, Tensor, Tensor], None]
 
 # Principal axes of the RGB values of the course's twenty photos, each as long as the deviation
@@ -28,6 +29,18 @@ Callback = Callable[[int, Tensor, Tensor], None]
 _COLORS = ((0.2245, 0.0694, -0.0415), (0.2351, 0.0165, 0.0628), (0.2395, -0.0812, -0.0228))
 _FIRST = 0.01  # deviation of the noise that the optimization starts from
 _CONTRAST = 0.25  # makes one step in the Fourier plane about as large as one step of a pixel
+
+
+def _reach(name: str, pixels: Any) -> int:
+    number = as_integer(name, pixels)
+    if number < 0:
+        raise ValueError(f"{name} must be at least 0, got {number}")
+    return number
+
+
+def _wide(pictures: Tensor) -> Tensor:
+    """Return pictures in float32 or finer: neither fft nor warping knows half precision."""
+    return pictures.to(torch.promote_types(pictures.dtype, torch.float32))
 
 
 # ---- transforms: shake the picture, so that only what survives shaking can grow ---------------
@@ -52,6 +65,7 @@ def jitter(pixels: int) -> Transform:
     >>> sorted(moved.flatten().tolist()) == sorted(x.flatten().tolist())
     True
     """
+    pixels = _reach("pixels", pixels)
 
     def shift(pictures: Tensor, generator: Generator) -> Tensor:
         down, right = torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist()
@@ -96,12 +110,13 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 def _warp(pictures: Tensor, reach: float, angle: float) -> Tensor:
     """Look up every pixel at the place `reach` times as far from the center, turned by `angle`."""
+    wide = _wide(pictures)
     height, width = pictures.shape[2:]
     cos, sin = reach * math.cos(angle), reach * math.sin(angle)
     rows = [[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]
-    matrix = pictures.new_tensor(rows).expand(len(pictures), 2, 3)
+    matrix = wide.new_tensor(rows).expand(len(pictures), 2, 3)
     grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(wide, grid, padding_mode="border", align_corners=False).to(pictures)
 
 
 # ---- parametrizations: which numbers the optimizer turns --------------------------------------
@@ -120,7 +135,7 @@ def fourier_to_pixels(waves: Tensor, width: int) -> Tensor:
         width: W, which the half plane leaves open (even or odd).
 
     Returns:
-        (N, C, H, W), unbounded.
+        (N, C, H, W), unbounded, float32 or float64.
 
     Raises:
         ValueError: waves whose last dimension does not belong to this width.
@@ -134,6 +149,7 @@ def fourier_to_pixels(waves: Tensor, width: int) -> Tensor:
     tensor([[[[1., 1.],
               [1., 1.]]]])
     """
+    waves = waves.to(torch.promote_types(waves.dtype, torch.complex64))  # no fft in half
     height = waves.shape[-2]
     if waves.shape[-1] != width // 2 + 1:
         raise ValueError(f"width {width} takes {width // 2 + 1} columns, got {waves.shape[-1]}")
@@ -256,9 +272,10 @@ def maximize(
         model: an `nn.Module`; where `layer` is given, nothing behind it is computed.
         layer: dotted name of the layer that the unit belongs to.
         unit: a channel k (the mean of its map is maximized), a neuron (k, row, column), or a list
-            of either: one picture each, made in one batch.
+            of either: one picture each, made in one batch. Of tokens, (k, token) is a neuron.
         target: in place of layer and unit, a class index or a list of them; its logit is maximized.
-        parametrization: "fourier" (waves scaled by 1/f, colors decorrelated) or "pixel".
+        parametrization: "fourier" (waves scaled by 1/f, colors decorrelated) or "pixel"; in
+            float32 or float64, also where the model works in half.
         transforms: applied in this order each step; () for none.
         n_steps: gradient steps.
         seed: decides the start and the transforms; the global random state plays no part.
@@ -276,8 +293,9 @@ def maximize(
     Raises:
         TypeError: `layer`, `unit` or `target` of another type than described.
         ValueError: not exactly one of target and (layer, unit); no such layer, unit, class or
-            parametrization; a shape that is not (C, H, W) or that the model refuses; a score
-            that no step could move, as behind a ReLU that stays closed.
+            parametrization; a layer whose axis of units is not known; a shape that is not
+            (C, H, W) or that the model refuses; a score that no gradient connects with the
+            pictures, or that no step could move, as behind a ReLU that stays closed.
 
     Reference: Erhan, Bengio, Courville, Vincent (2009), Visualizing Higher-Layer Features of a
         Deep Network; Olah, Mordvintsev, Schubert (2017), Feature Visualization.
@@ -291,23 +309,33 @@ def maximize(
     """
     goal = _goal(model, layer, unit, target, diversity)
     steps = range(check_positive("n_steps", n_steps))
-    generator = Generator().manual_seed(seed)
-    with frozen(model), graph():
-        numbers, render = _canvas(model, parametrization, goal.n, shape, generator)
+    generator = Generator().manual_seed(as_integer("seed", seed))
+    with frozen(model), gradients_on():
+        dtype, (numbers, render) = _canvas(model, parametrization, goal.n, shape, generator)
         climber = _Climber(numbers, learning_rate)
         history = []
         for step in steps:
             pictures = render()
             shaken = _applied(transforms, pictures, generator)
-            scores, alike = goal.reach(normalize(shaken) if normalize else shaken)
+            scores, alike = goal.reach((normalize(shaken) if normalize else shaken).to(dtype))
             history.append(scores.detach())
             if callback is not None:
-                callback(step, pictures.detach(), history[-1])
+                callback(step, pictures.detach().to(dtype), history[-1])
+            _check_reached(scores)
             away = ((pictures - 0.5) ** 2).mean((1, 2, 3))
             penalty = variation * total_variation(pictures) + decay * away
             climber.step((scores - penalty).sum() - diversity * alike)
         _check_alive(torch.stack(history))
-        return render().detach()
+        return render().detach().to(dtype)
+
+
+def _check_reached(scores: Tensor) -> None:
+    """The penalties always have a gradient; what is to be maximized must have one too."""
+    if not scores.requires_grad:
+        raise ValueError(
+            "no gradient reaches the pictures: on the way from them to the score the model leaves "
+            "autograd (no_grad, detach, NumPy, rounding to integers, quantized layers)"
+        )
 
 
 def _check_alive(history: Tensor) -> None:
@@ -344,22 +372,22 @@ class _Climber:
 
 def _canvas(
     model: nn.Module, name: str, n: int, shape: tuple[int, int, int], generator: Generator
-) -> _Canvas:
-    """Return n nearly gray pictures on the model's dtype and device."""
+) -> tuple[torch.dtype, _Canvas]:
+    """Return the model's dtype, and n nearly gray pictures on its device, in float32 or finer."""
     if name not in _PARAMETRIZATIONS:
         known = " or ".join(map(repr, _PARAMETRIZATIONS))
         raise ValueError(f"parametrization must be {known}, got {name!r}")
-    if len(shape) != 3:
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W), got {shape}")
-    for length in shape:
-        check_positive("shape", length)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    sides = [check_positive("shape", length) for length in shape]
+    weights = (p.detach().flatten() for p in model.parameters() if p.is_floating_point())
+    like = next(weights, torch.zeros(0))
 
     def start(*size: int) -> Tensor:
         noise = _FIRST * torch.randn(*size, generator=generator)
-        return noise.to(like).detach().requires_grad_()
+        return noise.to(_wide(like[:0])).detach().requires_grad_()
 
-    return _PARAMETRIZATIONS[name](torch.Size((n, *shape)), start)
+    return like.dtype, _PARAMETRIZATIONS[name](torch.Size((n, *sides)), start)
 
 
 def _applied(transforms: Sequence[Transform], pictures: Tensor, generator: Generator) -> Tensor:
@@ -396,16 +424,29 @@ def _goal(
         return _unit_goal(model, layer, _units(unit), diversity)
     if diversity:
         raise ValueError("diversity compares activations: it needs layer and unit, not target")
-    targets = list(target) if isinstance(target, Sequence) else [cast(int, target)]
+    targets = [as_integer("target", one) for one in _several(target)]
     if not targets:
         raise ValueError("target is an empty list")
-    zero = torch.zeros(())
-    return _Goal(len(targets), lambda x: (select(outputs_of(model, x), targets), zero))
+
+    def reach(x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = outputs_of(model, x)
+        columns = outputs[:, None] if outputs.ndim == 1 else outputs
+        return select(columns, targets), columns.new_zeros(())
+
+    return _Goal(len(targets), reach)
+
+
+def _several(given: Any) -> list[Any]:
+    """Return what was given as a list: lists, ranges and rows of numbers are several."""
+    rows = isinstance(given, np.ndarray | Tensor) and given.ndim > 0
+    return list(given) if rows or isinstance(given, list | range) else [given]
 
 
 def _unit_goal(model: nn.Module, layer: str, units: list[Unit], diversity: float) -> _Goal:
+    asked = _Maps(model, layer)
+
     def reach(x: Tensor) -> tuple[Tensor, Tensor]:
-        maps = _activations(model, layer, x)
+        maps = asked(x)
         each = [_unit_score(row, unit) for row, unit in zip(maps, units, strict=True)]
         scores = torch.stack(each)
         return scores, likeness(maps) if diversity else scores.new_zeros(())
@@ -415,16 +456,24 @@ def _unit_goal(model: nn.Module, layer: str, units: list[Unit], diversity: float
 
 def _units(unit: object) -> list[Unit]:
     """Return a list of channels and neurons; a tuple is one neuron, a list is several units."""
-    units = unit if isinstance(unit, list | range) else [unit]
+    units = [_unit(one) for one in _several(unit)]
     if not units:
         raise ValueError("unit is an empty list")
-    for one in units:
-        parts = one if isinstance(one, tuple) else (one,)
-        if any(isinstance(part, bool) or not isinstance(part, int) for part in parts):
-            raise TypeError(f"a unit is a channel (int) or (channel, row, column), got {one!r}")
-        if len(parts) not in (1, 3):
-            raise ValueError(f"a neuron is (channel, row, column), got {one!r}")
-    return list(units)
+    return units
+
+
+def _unit(one: Any) -> Unit:
+    try:
+        if not isinstance(one, tuple):
+            return as_integer("unit", one)
+        parts = tuple(as_integer("unit", part) for part in one)
+    except TypeError as error:
+        raise TypeError(
+            f"a unit is a channel (int) or (channel, row, column), got {one!r}"
+        ) from error
+    if len(parts) < 2:
+        raise ValueError(f"a neuron is (channel, row, column), got {one!r}")
+    return parts
 
 
 def _unit_score(maps: Tensor, unit: Unit) -> Tensor:
@@ -432,7 +481,10 @@ def _unit_score(maps: Tensor, unit: Unit) -> Tensor:
     index = unit if isinstance(unit, tuple) else (unit,)
     fits = len(index) == 1 or len(index) == maps.ndim
     if not fits or any(not 0 <= i < n for i, n in zip(index, maps.shape, strict=False)):
-        raise ValueError(f"the layer gives {tuple(maps.shape)}: there is no unit {unit}")
+        raise ValueError(
+            f"the layer gives {tuple(maps.shape)}, channels first: there is no unit {unit}; a unit "
+            "is a channel, or a neuron like (channel, row, column)"
+        )
     return maps[index].mean()
 
 
@@ -440,21 +492,37 @@ class _Reached(Exception):
     """The layer has answered; the rest of the network is not needed."""
 
 
-def _activations(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """Return the layer's output for x, (N, K, ...), without running what comes after it."""
+class _Maps:
+    """Returns a layer's output for x, (N, K, ...), without running what comes after it."""
 
-    def halt(*_: object) -> None:
-        raise _Reached
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        self.model, self.layer, self.axis = model, layer, 0
 
-    with capture(model, layer) as kept:  # its hook comes first, then the one that halts
-        handle = find_layer(model, layer).register_forward_hook(halt)
-        try:
-            outputs_of(model, x)
-        except _Reached:
-            return kept[layer]
-        finally:
-            handle.remove()
-    raise ValueError(f"layer {layer!r} did not run in this forward pass")
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the activations, their units on axis 1 wherever the layer has them."""
+        output = self._output(x)
+        if output.ndim < 2 or len(output) != len(x):
+            shape = tuple(output.shape)
+            raise ValueError(f"layer {self.layer!r} gives {shape} for {len(x)} rows: no units")
+        if not self.axis:
+            self.axis = 1 if output.ndim == 2 else units_axis(self.model, self.layer, x.detach())
+        return output.movedim(self.axis, 1)
+
+    def _output(self, x: Tensor) -> Tensor:
+        def halt(*_: object) -> None:
+            raise _Reached
+
+        with capture(
+            self.model, self.layer
+        ) as kept:  # its hook comes first, then the one that halts
+            handle = find_layer(self.model, self.layer).register_forward_hook(halt)
+            try:
+                outputs_of(self.model, x)
+            except _Reached:
+                return kept[self.layer]
+            finally:
+                handle.remove()
+        raise ValueError(f"layer {self.layer!r} did not run in this forward pass")
 
 
 # ---- DeepDream ---------------------------------------------------------------------------------
@@ -510,29 +578,29 @@ def deep_dream(
     tensor(0.7000)
     """
     _check_photo(model, image)
-    if octave_scale <= 1:
+    if not 1 < octave_scale < math.inf:
         raise ValueError(f"octave_scale must be above 1, got {octave_scale}")
-    generator = Generator().manual_seed(seed)
-    goal = None if unit is None else _units(unit)[0]
+    move, steps = _reach("move", move), range(check_positive("n_steps", n_steps))
+    generator = Generator().manual_seed(as_integer("seed", seed))
+    goal = None if unit is None else _unit(unit)
+    asked = _Maps(model, layer)
 
     def slope(x: Tensor) -> Tensor:
-        maps = _activations(model, layer, normalize(x) if normalize else x)
+        maps = _wide(asked((normalize(x) if normalize else x).to(image.dtype)))
         wanted = (maps**2).mean() if goal is None else _unit_score(maps[0], goal)
-        (gradient,) = torch.autograd.grad(wanted, x)
-        return gradient
+        return gradients_of(wanted, x, name="the picture")
 
-    photo = image.detach()
-    dream = None
-    with frozen(model), graph():
+    photo, dream = _wide(image.detach()), None
+    with frozen(model), gradients_on():
         for octave in reversed(range(check_positive("n_octaves", n_octaves))):
             factor = octave_scale**-octave
             base = _resized(photo, [max(1, round(n * factor)) for n in photo.shape[2:]])
             added = 0 if dream is None else _resized(dream, base.shape[2:])
             x = (base + added).clamp(0, 1)
-            for _ in range(check_positive("n_steps", n_steps)):
+            for _ in steps:
                 x = _dream_step(x, slope, step_size, move, generator)
             dream = x - base
-    return x
+    return x.to(image.dtype)
 
 
 def _check_photo(model: nn.Module, image: Tensor) -> None:
@@ -591,8 +659,8 @@ def radial_spectrum(image: Tensor) -> Spectrum:
         image: (..., H, W); leading dimensions (pictures, colors) are averaged.
 
     Returns:
-        A `Spectrum`. In a picture that is not square, a cycle is measured against its shorter
-        side.
+        A `Spectrum`, in float32 or float64. In a picture that is not square, a cycle is measured
+        against its shorter side.
 
     Raises:
         TypeError: not a tensor of floats.
@@ -613,7 +681,7 @@ def radial_spectrum(image: Tensor) -> Spectrum:
     if not torch.isfinite(image).all():
         raise ValueError("image holds NaN or infinite values")
     height, width = image.shape[-2:]
-    waves = torch.fft.fft2(image.detach(), norm="forward").abs() ** 2
+    waves = torch.fft.fft2(_wide(image.detach()), norm="forward").abs() ** 2
     power = waves.reshape(-1, height, width).mean(0)
     rows = torch.fft.fftfreq(height, device=image.device)[:, None]
     columns = torch.fft.fftfreq(width, device=image.device)[None]
