@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from tests.snapshots import Snapshot
 from xailab.core import capture, folded, frozen, predictor
-from xailab.core.folding import folding
-from xailab.core.scores import batched_gradients, batched_scores
 from xailab.data import photos
 from xailab.models import pretrained
 
@@ -60,7 +58,15 @@ def test_a_folded_copy_answers_alike_and_leaves_the_original_alone(net) -> None:
     before = Snapshot(net.model, net.preprocess(photos().images[0]))
     quick = folded(net.model)
     before.check()
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
+    norms = [
+        sum(isinstance(one, nn.BatchNorm2d) for one in of.modules()) for of in (quick, net.model)
+    ]
+    own = sum(
+        type(one).forward is not nn.Conv2d.forward
+        for one in net.model.modules()
+        if isinstance(one, nn.Conv2d)
+    )
+    assert norms == [own, 49]  # all but those behind convolutions with a forward of their own
     x = torch.cat([net.preprocess(image) for image in photos().images[:2]])
     layer = "blocks.4"
     with torch.no_grad(), capture(net.model, layer) as ours, capture(quick, layer) as theirs:
@@ -68,69 +74,80 @@ def test_a_folded_copy_answers_alike_and_leaves_the_original_alone(net) -> None:
     torch.testing.assert_close(theirs[layer], ours[layer], rtol=0, atol=1e-3)  # up to 50
 
 
-def test_scores_and_gradients_are_those_of_the_plain_network() -> None:
-    model = Block()
-    scores = batched_scores(model, lambda chunk: ROWS[list(chunk)], 20, 1, like=ROWS[0])
-    gradients = batched_gradients(model, ROWS, 1)
-    assert model.ran.count("Identity") >= 2
-    model.ran.clear()
-    leaf = ROWS.clone().requires_grad_()
-    with frozen(model):
-        plain = model(leaf)[:, 1]
-    torch.testing.assert_close(scores, plain.detach(), rtol=1e-5, atol=1e-5)
-    (want,) = torch.autograd.grad(plain.sum(), leaf)
-    torch.testing.assert_close(gradients, want, rtol=1e-5, atol=1e-6)
+def test_training_after_a_first_look_changes_nothing_but_the_weights() -> None:
+    """Untrained, a norm only scales, so that a ReLU before it commutes with it: no trial tells."""
+    model = Block(apart=True)
+    nn.init.zeros_(model.norm.running_mean)
+    first = folded(model)
+    model.norm.bias.data.fill_(0.5)
+    model.norm.running_mean.fill_(-1.0)
+    for copy in (folded(model), first):
+        assert isinstance(copy.norm, nn.BatchNorm2d), "a ReLU stands between the two"
+    with frozen(model), torch.no_grad():
+        torch.testing.assert_close(folded(model)(ROWS), model(ROWS))
 
 
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
-def test_the_same_layers_are_put_back(error) -> None:
-    model = Block()
-    before = Snapshot(model, ROWS)
-    conv, norm = model.conv, model.norm
-    try:
-        with frozen(model), folding(model, ROWS[:1], 20):
-            assert isinstance(model.norm, nn.Identity)
-            if error:
-                raise error
-    except KeyboardInterrupt:
-        pass
-    assert model.conv is conv
-    assert model.norm is norm
-    assert list(model._modules) == ["conv", "norm"]
-    before.check()
+class Shared(Block):
+    """The convolution runs twice, before the norm and beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.norm(self.conv(x)) + self.conv(2 * x)).sum((2, 3))
 
 
-def few_rows() -> tuple[nn.Module, int]:
-    return Block(), 15
+class Read(Block):
+    """Someone else reads what the convolution gave."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return (self.norm(x) + x).sum((2, 3))
 
 
-def used_apart() -> tuple[nn.Module, int]:
-    return Block(apart=True), 20
+class Forked(Block):
+    """Which way the data take depends on the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.norm(x if x.sum() > 0 else x.relu()).sum((2, 3))
 
 
-def watched_norm() -> tuple[nn.Module, int]:
+def watched() -> nn.Module:
     model = Block()
     model.norm.register_forward_hook(lambda *_: None)
-    return model, 20
+    return model
 
 
-def no_statistics() -> tuple[nn.Module, int]:
+def without_statistics() -> nn.Module:
     model = Block()
     model.norm = nn.BatchNorm2d(2, track_running_stats=False)
-    return model, 20
+    return model
 
 
-@pytest.mark.parametrize("case", [few_rows, used_apart, watched_norm, no_statistics])
-def test_nothing_is_exchanged_where_it_does_not_pay_or_is_not_safe(case) -> None:
-    model, n = case()
-    norm = model.norm
-    with frozen(model), folding(model, ROWS[:1], n):
-        assert model.norm is norm
+@pytest.mark.parametrize("make", [Shared, Read, watched, without_statistics])
+def test_a_norm_is_left_alone_unless_it_alone_reads_one_convolution(make) -> None:
+    model = make()
+    assert isinstance(folded(model).norm, nn.BatchNorm2d)
+    with frozen(model), torch.no_grad():
+        torch.testing.assert_close(folded(model)(ROWS), model(ROWS))
 
 
-def test_a_plain_function_passes() -> None:
-    with folding(torch.relu, ROWS[:1], 20):
-        pass
+def test_a_network_whose_structure_is_not_known_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"structure cannot be told .* folded"):
+        folded(Forked())
+    with pytest.raises(TypeError, match="function"):
+        folded(lambda x: x)
+    predict = predictor(Forked())
+    with frozen(model := Forked()), torch.no_grad():
+        np.testing.assert_allclose(predict(ROWS.numpy()), model(ROWS).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_predictor_in_every_precision(dtype) -> None:
+    net = nn.Linear(4, 3).to(dtype)
+    rows = np.random.default_rng(0).random((5, 4))
+    with torch.no_grad():
+        want = net(torch.as_tensor(rows, dtype=dtype)).double().numpy()
+    np.testing.assert_allclose(predictor(net)(rows), want)
+    assert predictor(net)(np.zeros((0, 4))).shape == (0, 3)
 
 
 @pytest.mark.parametrize("apart", [False, True])

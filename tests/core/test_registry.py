@@ -62,7 +62,7 @@ def test_things_that_can_be_called():
     ("methods", "error", "words"),
     [
         (["salience"], ValueError, "no method 'salience'; there is saliency"),
-        (["qqq"], ValueError, r"there is cam, deconvnet, .*grad_cam"),
+        (["qqq"], ValueError, r"there is band_occlusion, cam, .*grad_cam"),
         ([], ValueError, "at least one method"),
         ({}, ValueError, "at least one method"),
         (["saliency", "saliency"], ValueError, "each once.*saliency"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xailab.core.batching import batched
 from xailab.core.channels_last import channels_last
 from xailab.core.checks import InputError, Model, Target, check_target, split_target
-from xailab.core.company import check_company
+from xailab.core.company import batch_statistics_refused, check_company
 from xailab.core.layers import capture, output_of
 from xailab.core.outputs import logits_of
 from xailab.core.state import frozen
@@ -38,7 +38,8 @@ def outputs_of(model: Model, x: Tensor) -> Tensor:
 
 def _answer(model: Model, x: Tensor) -> Tensor:
     try:
-        answer = model(x.clone())  # a first layer that works in place must not change x
+        with batch_statistics_refused():
+            answer = model(x.clone())  # a first layer that works in place must not change x
     except RuntimeError as error:
         if type(error) is RuntimeError and _SHAPE.search(str(error)):
             raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
@@ -100,8 +101,9 @@ def input_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
         ValueError: no gradient reaches x (see `gradients_of`), or rows influence each other.
     """
     with frozen(model), gradients_on():
-        check_company(model, x)
-        return _gradient(model, x, target)
+        found = _gradient(model, x, target)
+        check_company(model, x)  # last: whether there is a gradient at all matters more
+        return found
 
 
 def batched_gradients(
@@ -109,14 +111,15 @@ def batched_gradients(
 ) -> Tensor:
     """Return `input_gradient` of many rows, chunk by chunk; `target` is one for all of them."""
     with frozen(model), gradients_on(), channels_last(model, len(rows)):
-        check_company(model, rows)
-        return batched(
+        found = batched(
             lambda chunk: _gradient(model, chunk, target),
             rows,
             batch_size=batch_size,
             owner=model,
             gradients=True,
         )
+        check_company(model, rows)
+    return found
 
 
 def summed_gradients(
@@ -148,7 +151,8 @@ def summed_gradients(
     """
     asked = target_of_rows(target, len(x))
     exact = torch.promote_types(x.dtype, torch.float32)  # a sum of halves would lose digits
-    total = torch.zeros(x.shape, dtype=exact, device=x.device)
+    with gradients_on():  # not in the caller's inference mode, whose tensors cannot be added to
+        total = torch.zeros(x.shape, dtype=exact, device=x.device)
 
     def add(chunk: range) -> Tensor:
         rows, numbers = _split(chunk, n, x.device)
@@ -157,7 +161,6 @@ def summed_gradients(
         return rows
 
     with frozen(model), gradients_on(), channels_last(model, n * len(x)):
-        check_company(model, x)
         batched(
             add,
             range(n * len(x)),
@@ -166,6 +169,7 @@ def summed_gradients(
             gradients=True,
             row_bytes=x[0].nbytes,
         )
+        check_company(model, x, of=n * len(x))
     return total.to(x.dtype)
 
 
@@ -212,14 +216,15 @@ def batched_scores(
         batch_size: rows evaluated at once; None measures.
     """
     with frozen(model), torch.no_grad(), channels_last(model, n):
-        check_company(model, make(range(1)), of=n)
-        return batched(
+        scores = batched(
             lambda chunk: scores_of(model, make(chunk), target(chunk)),
             range(n),
             batch_size=batch_size,
             owner=model,
             row_bytes=like.nbytes,
         )
+        check_company(model, make(range(1)), of=n)
+    return scores
 
 
 def _split(chunk: range, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -269,11 +274,12 @@ def layer_gradient(
 
     The model is frozen and the graph on already, as for `gradients_of`.
     """
-    check_company(model, x)
     with capture(model, layer, leaf=True) as kept:
         scores = scores_of(model, x, target)
     output = output_of(kept, layer, len(x))
-    return output.detach(), gradients_of(scores, output, name=f"layer {layer!r}")
+    gradient = gradients_of(scores, output, name=f"layer {layer!r}")
+    check_company(model, x)
+    return output.detach(), gradient
 
 
 def nodes_of(scores: Tensor) -> Iterator[Any]:
