@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from tests.snapshots import unchanged
 from tests.toys import Toy, inputs, linear, toy
+from xailab.core import capture
 from xailab.data import load, photos
 from xailab.foundations import feature_visualization as module
 from xailab.foundations.feature_visualization import (
@@ -498,3 +499,139 @@ def test_a_dead_unit_gives_an_error_and_not_noise() -> None:
 def test_a_function_has_no_units() -> None:
     with pytest.raises(TypeError, match=r"nn\.Module, got function"):
         maximize(lambda x: x, target=0)  # type: ignore[arg-type]
+
+
+# ---- integers, axes, precision, gradients --------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_given", [np.int64, np.array, torch.tensor])
+def test_units_and_classes_are_integers_of_any_kind(as_given: Any) -> None:
+    one, two, none = as_given(1), as_given(2), as_given(0)
+    for mine, same in (
+        ({"layer": "relu2", "unit": one}, {"layer": "relu2", "unit": 1}),
+        ({"layer": "relu2", "unit": (one, 2, none)}, {"layer": "relu2", "unit": (1, 2, 0)}),
+        ({"layer": "relu2", "unit": [none, one]}, {"layer": "relu2", "unit": range(2)}),
+        ({"target": two, "seed": none}, {"target": 2}),
+        ({"target": [two, none]}, {"target": np.array([2, 0])}),
+        ({"target": [two, none]}, {"target": torch.tensor([2, 0])}),
+    ):
+        assert torch.equal(maximize(lively(), **mine, **SMALL), maximize(lively(), **same, **SMALL))
+    photo = inputs(1).sigmoid()
+    dreams = [deep_dream(lively(), photo, layer="conv1", unit=u) for u in (as_given(1), 1)]
+    assert torch.equal(*dreams)
+
+
+class Last(nn.Module):
+    """A convolution whose channels are moved to the last axis, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 5, 3), nn.LayerNorm(5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_a_channel_on_the_last_axis() -> None:
+    net, grown = Last(), []
+    options: dict[str, Any] = {"shape": (3, 8, 9), "n_steps": 2, "transforms": ()}
+
+    def by_hand(step: int, pictures: Tensor, scores: Tensor) -> None:
+        maps = net.norm(net.conv(pictures).permute(0, 2, 3, 1))  # (1, 6, 7, 5)
+        grown.append((scores.item(), maps[0, :, :, 4].mean().item(), maps[0, 5, 6, 4].item()))
+
+    maximize(net, layer="norm", unit=4, callback=by_hand, **options)
+    assert [a for a, *_ in grown] == pytest.approx([b for _, b, _ in grown])
+    grown.clear()
+    maximize(net, layer="norm", unit=(4, 5, 6), callback=by_hand, **options)
+    assert [a for a, *_ in grown] == pytest.approx([c for *_, c in grown])
+    with pytest.raises(ValueError, match="there is no unit 5"):
+        maximize(net, layer="norm", unit=5, **options)
+
+
+def test_a_single_output_is_class_0() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
+    net[1].weight.data = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    options: dict[str, Any] = {"shape": (1, 2, 2), "n_steps": 30, "learning_rate": 0.5, **PLAIN}
+    for model in (net, nn.Sequential(*net, nn.Flatten(0))):
+        got = maximize(model, target=0, **options)
+        assert got.round().flatten().tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("parametrization", ["pixel", "fourier"])
+def test_pictures_in_every_precision(parametrization: str, dtype: torch.dtype) -> None:
+    """Adam's steps follow the signs of slopes, so the pictures differ; their scores do not."""
+    options: dict[str, Any] = {"layer": "relu2", "unit": [0, 1], "shape": (3, 16, 16)}
+    options |= {"n_steps": 20, "parametrization": parametrization, "transforms": (rotate(9),)}
+    judge, pictures = lively().eval(), maximize(lively().to(dtype), **options)
+    assert pictures.dtype == dtype
+
+    def scores(pictures: Tensor) -> Tensor:
+        with torch.no_grad(), capture(judge, "relu2") as kept:
+            judge(pictures.float())
+        return kept["relu2"].mean((2, 3)).diagonal()
+
+    gray, want = scores(torch.full_like(pictures, 0.5)), scores(maximize(lively(), **options))
+    assert ((scores(pictures) - gray) / (want - gray) > 0.9).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_dreams_and_spectra_in_every_precision(dtype: torch.dtype) -> None:
+    photo = torch.rand(1, 3, 12, 12, generator=generator())
+    options: dict[str, Any] = {"layer": "conv1", "n_octaves": 2, "n_steps": 3, "move": 2}
+    want = deep_dream(lively(), photo, **options)
+    got = deep_dream(lively().to(dtype), photo.to(dtype), **options)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, rtol=0, atol=0.03)
+    torch.testing.assert_close(
+        radial_spectrum(photo.to(dtype)).power.float(), radial_spectrum(photo).power,
+        rtol=0.05, atol=1e-4,
+    )  # fmt: skip
+
+
+class Cut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 2, 3), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            maps = self.conv(x)
+        return self.fc(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_no_gradient_is_an_error_and_not_noise(n_steps: int) -> None:
+    options: dict[str, Any] = {"shape": (3, 8, 8), "n_steps": n_steps}
+    for goal in ({"target": 0}, {"layer": "conv", "unit": 0}):
+        for penalty in ({}, {"variation": 1.0, "decay": 1.0}):
+            with pytest.raises(ValueError, match="no gradient reaches the pictures"):
+                maximize(Cut(), **goal, **penalty, **options)
+    with pytest.raises(ValueError, match="no gradient reaches the picture"):
+        deep_dream(Cut(), torch.rand(1, 3, 8, 8), layer="conv", n_steps=n_steps)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: jitter(-1), ValueError, "pixels must be at least 0"),
+        (lambda: jitter(0.5), TypeError, "pixels must be an integer"),
+        (lambda: maximize(lively(), target=0, seed=0.5), TypeError, "seed must be an integer"),
+        (lambda: maximize(lively(), target=0, shape=8), ValueError, r"\(C, H, W\)"),
+        (
+            lambda: deep_dream(lively(), inputs(1).sigmoid(), layer="conv1", octave_scale=math.nan),
+            ValueError,
+            "octave_scale",
+        ),
+        (
+            lambda: deep_dream(lively(), inputs(1).sigmoid(), layer="conv1", move=-1),
+            ValueError,
+            "move must be at least 0",
+        ),
+    ],
+)
+def test_numbers_are_looked_at(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
