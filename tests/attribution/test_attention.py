@@ -210,14 +210,179 @@ def test_rollout_does_not_know_what_the_network_makes_of_it() -> None:
         ([torch.eye(2)], ValueError, r"\(N, heads, T, T\).*\(2, 2\)"),
         ([torch.eye(2)[None], torch.eye(3)[None]], ValueError, r"\(1, 2, 2\), \(1, 3, 3\)"),
         ([torch.ones(1, 2, 3)], ValueError, r"\(1, 2, 3\)"),
-        ([-torch.eye(2)[None]], ValueError, "sum to 1.*off by up to 2"),
+        ([-torch.eye(2)[None]], ValueError, r"sum to 1.*off by 2"),
         ([torch.full((1, 2, 2), torch.nan)], ValueError, "nan"),
+        ([torch.eye(2)[None], torch.full((1, 2, 2), torch.nan)], ValueError, "nan"),
+        ([torch.tensor([[[1.5, -0.5], [0.0, 1.0]]])], ValueError, r"not negative.*off by 0\.5"),
+        ([torch.eye(2, dtype=torch.int64)[None]], TypeError, "floats"),
+        ([torch.zeros(0, 2, 2)], ValueError, "empty"),
+        (torch.eye(2)[None], ValueError, r"a list, one tensor for each layer.*\(1, 2, 2\)"),
+        (torch.full((1, 2, 4, 4), 0.25), ValueError, r"\[maps\].*\(1, 2, 4, 4\)"),
         ([[[1.0]]], TypeError, "tensors"),
     ],
 )
 def test_what_is_no_attention(maps: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         attention_rollout(maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rollout_in_any_precision(dtype: torch.dtype) -> None:
+    """Twelve layers of maps in half precision: the product is that of the same numbers."""
+    maps = torch.rand(12, 2, 4, 9, 9, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    rolled = attention_rollout(list(maps.to(dtype)))
+    assert rolled.dtype == dtype
+    want = torch.eye(9).double().expand(2, 9, 9)
+    for layer in maps.to(dtype).double():
+        want = (layer.mean(1) + torch.eye(9)) / 2 @ want
+    exact = torch.finfo(dtype).eps
+    torch.testing.assert_close(rolled.double(), want, rtol=max(exact, 1e-6), atol=1e-6)
+
+
+# --- where a model keeps them
+
+EAGER = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "attn_implementation": "eager",
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"return_dict": False},
+        {"return_dict": False, "output_hidden_states": True},
+        {"output_hidden_states": True},
+    ],
+)
+def test_bert_however_it_answers(options: dict[str, Any]) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    plain = transformers.BertModel(transformers.BertConfig(**EAGER)).eval()
+    want = plain(IDS, output_attentions=True).attentions
+    same = transformers.BertModel(transformers.BertConfig(**EAGER, **options)).eval()
+    same.load_state_dict(plain.state_dict())
+    got = attention_maps(same, IDS)
+    assert len(got) == 2
+    for one, other in zip(got, want, strict=True):
+        assert torch.equal(one, other)
+
+
+class Answers(nn.Module):
+    """Gives whatever it is told to, if it is asked for attention."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, input_ids: Tensor, output_attentions: bool = False) -> Any:
+        return self.answer if output_attentions else None
+
+
+MAPS = (torch.full((2, 3, 4, 4), 0.25), torch.eye(4).expand(2, 3, 4, 4))
+STATES = (torch.zeros(2, 4, 8), torch.ones(2, 4, 8))
+CACHE = ((torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 5)),)
+KEYS = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SimpleNamespace(attentions=MAPS, hidden_states=STATES),
+        {"logits": STATES[0], "attentions": MAPS},
+        {"logits": STATES[0], "weights": list(MAPS)},
+        (STATES[0], MAPS),
+        [STATES[0], CACHE, KEYS, STATES, list(MAPS)],
+    ],
+)
+def test_maps_are_taken_from_where_they_are(answer: Any) -> None:
+    got = attention_maps(Answers(answer), IDS)
+    assert len(got) == 2
+    assert all(torch.equal(one, other) for one, other in zip(got, MAPS, strict=True))
+
+
+BOTH = SimpleNamespace(encoder_attentions=MAPS[:1], cross_attentions=MAPS[1:])
+
+
+def test_one_kind_of_several_has_to_be_named() -> None:
+    for kind in ("encoder_attentions", "cross_attentions"):
+        (got,) = attention_maps(Answers(BOTH), IDS, kind=kind)
+        assert torch.equal(got, getattr(BOTH, kind)[0])
+    for model, kind, words in (
+        (Answers(BOTH), None, "several kinds.*kind='encoder_attentions' or 'cross_attentions'"),
+        (Answers((MAPS[:1], MAPS[1:])), None, r"several kinds.*'\[0\]' or '\[1\]'"),
+        (
+            Answers(BOTH),
+            "decoder_attentions",
+            r"\(encoder_attentions, cross_attentions\), got 'dec",
+        ),
+        (small(), "attentions", "of one kind"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            attention_maps(model, IDS, kind=kind)
+
+
+def test_an_encoder_with_a_decoder() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        f"{side}_{name}": n
+        for side in ("encoder", "decoder")
+        for name, n in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 8))
+    }
+    config = transformers.BartConfig(vocab_size=50, d_model=8, attn_implementation="eager", **sizes)
+    bart = transformers.BartModel(config).eval()
+    with pytest.raises(ValueError, match=r"kind='decoder_att.*'cross_att.*'encoder_att"):
+        attention_maps(bart, IDS)
+    inputs = {"input_ids": IDS, "decoder_input_ids": IDS[:, :3]}
+    shapes = {"encoder": (2, 2, 4, 4), "decoder": (2, 2, 3, 3), "cross": (2, 2, 3, 4)}
+    for kind, shape in shapes.items():
+        (maps,) = attention_maps(bart, inputs, kind=f"{kind}_attentions")
+        assert maps.shape == shape
+        torch.testing.assert_close(maps.sum(-1), torch.ones(shape[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("implementation", "advice"),
+    [("eager", False), ("sdpa", True), ("flash_attention_2", True), (None, True)],
+)
+def test_advice_fits_the_model(implementation: str | None, advice: bool) -> None:
+    for answer in (
+        SimpleNamespace(attentions=()),
+        (STATES[0], STATES),
+        {"logits": STATES[0]},
+        None,
+    ):
+        model = Answers(answer)
+        model.config = SimpleNamespace(_attn_implementation=implementation)
+        with pytest.raises(ValueError, match="attentions") as caught:
+            attention_maps(model, IDS)
+        assert ('load it with attn_implementation="eager"' in str(caught.value)) == advice
+        if implementation:
+            assert ("is eager" if not advice else repr(implementation)) in str(caught.value)
+
+
+def test_windows_are_no_maps_of_the_input() -> None:
+    windows = (torch.full((8, 3, 4, 4), 0.25),)
+    with pytest.raises(ValueError, match=r"N = 2 rows; Answers gave \(8, 3, 4, 4\).*windows"):
+        attention_maps(Answers(SimpleNamespace(attentions=windows)), IDS)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (Answers(None), {"input_ids": [[1, 2]]}, r"inputs\['input_ids'\].*list"),
+        (Answers(None), {"input_ids": torch.tensor(1)}, r"inputs\['input_ids'\]"),
+        (Answers(None), "a text", "str"),
+        (3, IDS, "nn.Module, got int"),
+    ],
+)
+def test_what_is_no_input(model: Any, inputs: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        attention_maps(model, inputs)
 
 
 # --- attention times gradient
@@ -308,6 +473,22 @@ def test_batch_size_and_batch_do_not_change_the_answer() -> None:
     torch.testing.assert_close(alone, want[1:], rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="batch_size"):
         head_ablation(model, IDS, TARGETS, batch_size=0)
+
+
+def test_a_target_may_be_a_function() -> None:
+    """The contrast of two classes is the difference of what each gives."""
+    model = small()
+
+    def contrast(outputs: Tensor) -> Tensor:
+        return outputs[:, 2] - outputs[:, 0]
+
+    got = head_ablation(model, IDS, contrast, batch_size=1)
+    want = head_ablation(model, IDS, 2) - head_ablation(model, IDS, 0)
+    torch.testing.assert_close(got, want)
+    for one, plus, minus in zip(
+        *(gradient_attention(model, IDS, t) for t in (contrast, 2, 0)), strict=True
+    ):
+        torch.testing.assert_close(one, plus - minus)
 
 
 def test_layers_with_different_heads() -> None:

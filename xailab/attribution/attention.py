@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from xailab.core.batching import batched
 from xailab.core.checks import Target, check_input
 from xailab.core.layers import capture, edited, output_of
-from xailab.core.scores import graph, layer_gradient, outputs_of, select
+from xailab.core.scores import gradients_on, layer_gradient, outputs_of, scores_of, target_of_rows
 from xailab.core.state import frozen
 from xailab.models.transformers import attention_layers
 
 Inputs = Tensor | Mapping[str, Tensor]
 
+# What models of the transformers library call their maps.
+KINDS = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
 
-def attention_maps(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+
+def attention_maps(model: nn.Module, inputs: Inputs, *, kind: str | None = None) -> list[Tensor]:
     r"""Return the attention weights of every layer.
 
     $$A = \mathrm{softmax}(Q K^\top / \sqrt{d})$$
@@ -31,18 +34,23 @@ def attention_maps(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     Args:
         model: a transformer of `xailab.models` (its weights leave a `MaskedSoftmax`), or one of
             the transformers library, which returns them when called with
-            `output_attentions=True`. Such a one must have been loaded with
-            `attn_implementation="eager"`: the fast ways never have the weights in memory.
+            `output_attentions=True`, in an output, a dict or a tuple. Such a one must have been
+            loaded with `attn_implementation="eager"`: the fast ways never have the weights in
+            memory.
         inputs: what the model takes: ids (N, T), pictures (N, C, H, W), or a tokenizer's mapping
             of tensors, which becomes keyword arguments.
+        kind: which maps are meant where a model returns several: "attentions",
+            "encoder_attentions", "decoder_attentions" or "cross_attentions". None: the only ones.
 
     Returns:
         For each layer, from the input upwards, (N, heads, T, T), detached; rows sum to 1, and
-        padding gets 0.
+        padding gets 0. Cross-attention is (N, heads, T, S).
 
     Raises:
-        TypeError: inputs that are neither a tensor nor a mapping of tensors.
-        ValueError: a model that has no attention weights to give; what the model refuses.
+        TypeError: inputs that are neither a tensor nor a mapping of tensors; a layer that gives
+            something else than one tensor.
+        ValueError: a model that has no attention weights to give, or several kinds and `kind`
+            does not say which; maps of windows, or of another shape; what the model refuses.
 
     Reference: Vaswani et al. (2017), Attention Is All You Need.
     Elsewhere: transformers `model(..., output_attentions=True).attentions`; BertViz draws them.
@@ -55,11 +63,14 @@ def attention_maps(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     layers = attention_layers(model) if isinstance(model, nn.Module) else []
     with frozen(model), torch.no_grad():
         if not layers:
-            return _returned(model, inputs)
+            return _returned(model, inputs, kind)
+        if kind is not None:
+            raise ValueError(f"kind={kind!r}, but the model's maps are of one kind: leave it out")
         x = _check_inputs(model, inputs)
         with capture(model, layers) as kept:
             outputs_of(model, x)
-        return [output_of(kept, layer, len(x)).detach() for layer in layers]
+        maps = [output_of(kept, layer, len(x)).detach() for layer in layers]
+    return _checked(maps, len(x), "MaskedSoftmax")
 
 
 def attention_rollout(maps: Sequence[Tensor] | Tensor, *, residual: bool = True) -> Tensor:
@@ -74,17 +85,19 @@ def attention_rollout(maps: Sequence[Tensor] | Tensor, *, residual: bool = True)
 
     Args:
         maps: for each layer, from the input upwards, (N, heads, T, T) or, with the mean over
-            heads taken already, (N, T, T).
+            heads taken already, (N, T, T). A list, even of one layer; or the layers stacked,
+            (layers, N, heads, T, T). They are multiplied in float32 or finer.
         residual: add the identity; False multiplies the attention alone.
 
     Returns:
-        (N, T, T): row i holds the shares of the inputs in position i of the last layer, which sum
-        to 1. Row 0, the class token's, is the one usually drawn.
+        (N, T, T), in the dtype of the maps: row i holds the shares of the inputs in position i
+        of the last layer, which sum to 1. Row 0, the class token's, is the one usually drawn.
 
     Raises:
-        TypeError: something else than tensors.
-        ValueError: no map, maps of different or other shapes, or rows that do not sum to 1 (maps
-            times gradients are no shares).
+        TypeError: something else than tensors of floats.
+        ValueError: one tensor that may be one layer or several; no map, maps of different or
+            other shapes, negative ones, or rows that do not sum to 1 (maps times gradients are no
+            shares).
 
     Reference: Abnar, Zuidema (2020), Quantifying Attention Flow in Transformers.
     Elsewhere: the authors' `attention_flow` code; none in captum.
@@ -99,7 +112,7 @@ def attention_rollout(maps: Sequence[Tensor] | Tensor, *, residual: bool = True)
     rolled = eye.expand_as(means[0])
     for mean in means:
         rolled = (0.5 * mean + 0.5 * eye if residual else mean) @ rolled
-    return rolled
+    return rolled.to(maps[0].dtype)
 
 
 def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list[Tensor]:
@@ -134,7 +147,7 @@ def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list
     (torch.Size([1, 4, 4, 4]), True)
     """
     layers, x = _layers(model), _check_inputs(model, inputs)
-    with frozen(model), graph():
+    with frozen(model), gradients_on():
         found = [layer_gradient(model, x, target, layer) for layer in layers]
     return [weights * gradient for weights, gradient in found]
 
@@ -171,12 +184,16 @@ def head_ablation(
     torch.Size([2, 2, 4])
     """
     layers, x = _layers(model), _check_inputs(model, inputs)
+    of_rows = target_of_rows(target, len(x))
 
     def scores() -> Tensor:
-        outputs = batched(
-            lambda rows: outputs_of(model, rows), x, batch_size=batch_size, owner=model
+        return batched(
+            lambda rows: scores_of(model, x[rows], of_rows(rows)),
+            torch.arange(len(x)),
+            batch_size=batch_size,
+            owner=model,
+            row_bytes=x[0].nbytes,
         )
-        return select(outputs, target)
 
     with frozen(model), torch.no_grad():
         whole = scores()
@@ -221,8 +238,10 @@ def _check_inputs(model: nn.Module, inputs: Any) -> Tensor:
     return inputs
 
 
-def _returned(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+def _returned(model: nn.Module, inputs: Any, kind: str | None) -> list[Tensor]:
     """Ask a model of the transformers library, or one like it, for its weights."""
+    if not callable(model):
+        raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
     forward = model.forward if isinstance(model, nn.Module) else model
     known = inspect.signature(forward).parameters.values()
     if not any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in known):
@@ -230,31 +249,122 @@ def _returned(model: nn.Module, inputs: Inputs) -> list[Tensor]:
             f"{type(model).__name__} gives no attention weights: it neither holds a MaskedSoftmax "
             "nor takes output_attentions"
         )
+    options = {"output_attentions": True}
+    if hasattr(getattr(model, "config", None), "return_dict"):
+        options["return_dict"] = True  # names say what is what; a tuple does not
     if isinstance(inputs, Mapping):
-        found = model(**inputs, output_attentions=True)
+        named = {name: _tensor(name, value) for name, value in inputs.items()}
+        rows, answer = len(next(iter(named.values()), ())), model(**named, **options)
     else:
-        found = model(_check_inputs(model, inputs), output_attentions=True)
-    maps = getattr(found, "attentions", None)
-    if not maps or any(weights is None for weights in maps):
+        rows, answer = len(_check_inputs(model, inputs)), model(inputs, **options)
+    return _checked(_chosen(model, _groups(answer), answer, kind), rows, type(model).__name__)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or not value.ndim:
+        raise TypeError(f"inputs[{name!r}] must be a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def _groups(answer: Any) -> dict[str, list[Tensor]]:
+    """Return the groups of maps in what a model returned, by their names or places."""
+    if isinstance(answer, Mapping):
+        parts = dict(answer)
+    elif isinstance(answer, (tuple, list)):
+        parts = {f"[{i}]": part for i, part in enumerate(answer)}
+    else:
+        parts = {name: getattr(answer, name, None) for name in KINDS}
+    return {
+        str(name): list(part)
+        for name, part in parts.items()
+        if isinstance(part, (tuple, list)) and part and (name in KINDS or _are_shares(part))
+    }
+
+
+def _are_shares(part: Sequence[Any]) -> bool:
+    """Tell whether these are attention maps, where no name says so."""
+    return all(
+        isinstance(weights, Tensor)
+        and weights.ndim == 4
+        and weights.is_floating_point()
+        and _off(weights.detach()) < _TOLERANCE
+        for weights in part
+    )
+
+
+def _chosen(
+    model: Any, groups: dict[str, list[Tensor]], answer: Any, kind: str | None
+) -> list[Tensor]:
+    """Return the maps of the kind asked for, or the only ones."""
+    whole = {
+        name: maps for name, maps in groups.items() if all(isinstance(one, Tensor) for one in maps)
+    }
+    if kind is not None and kind not in whole:
+        has = ", ".join(whole) or "none"
+        raise ValueError(f"kind must name maps that the model returned ({has}), got {kind!r}")
+    if kind is None and len(whole) > 1:
         raise ValueError(
-            f"{type(model).__name__} returned no attentions; load it with "
-            'attn_implementation="eager"'
+            f"{type(model).__name__} returned several kinds of maps: say which with kind="
+            + " or ".join(map(repr, whole))
         )
+    if whole:
+        return whole[next(iter(whole)) if kind is None else kind]
+    used = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if used == "eager":
+        raise ValueError(
+            f"{type(model).__name__} is eager, but there are no attentions in what it returned "
+            f"({type(answer).__name__})"
+        )
+    raise ValueError(
+        f"{type(model).__name__} returned no attentions; load it with "
+        f'attn_implementation="eager"' + (f", it is {used!r}" if used else "")
+    )
+
+
+def _checked(maps: list[Tensor], rows: int, name: str) -> list[Tensor]:
+    """Return the maps, detached, if each is (N, heads, T, S)."""
+    for weights in maps:
+        if weights.ndim != 4 or len(weights) != rows:
+            raise ValueError(
+                f"attention maps must be (N, heads, T, T) with N = {rows} rows; {name} gave "
+                f"{tuple(weights.shape)}: are these windows of the input?"
+            )
     return [weights.detach() for weights in maps]
+
+
+_TOLERANCE = 1e-2  # of sums: half precision is off by a few thousandths
+
+
+def _off(weights: Tensor) -> float:
+    """Return by how much rows miss being shares: not negative, and summing to 1."""
+    fine = _widened(weights)
+    return max(float((fine.sum(-1) - 1).abs().max()), -float(fine.min()))
+
+
+def _widened(weights: Tensor) -> Tensor:
+    return weights.to(torch.promote_types(weights.dtype, torch.float32))
 
 
 def _means(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
     """Return the mean over heads of each map, (N, T, T), all of one shape, rows summing to 1."""
-    if not all(isinstance(weights, Tensor) for weights in maps):
-        raise TypeError("maps must be tensors, one for each layer")
-    means = [
-        weights.detach().mean(1) if weights.ndim == 4 else weights.detach() for weights in maps
-    ]
+    if isinstance(maps, Tensor) and maps.ndim != 5:
+        raise ValueError(
+            "maps must be a list, one tensor for each layer (of one layer: [maps]), got one "
+            f"tensor of shape {tuple(maps.shape)}"
+        )
+    if not all(isinstance(weights, Tensor) and weights.is_floating_point() for weights in maps):
+        raise TypeError("maps must be tensors of floats, one for each layer")
+    fine = [_widened(weights.detach()) for weights in maps]
+    means = [weights.mean(1) if weights.ndim == 4 else weights for weights in fine]
     shapes = {tuple(mean.shape) for mean in means}
     if len(shapes) != 1 or any(len(shape) != 3 or shape[1] != shape[2] for shape in shapes):
         came = [tuple(weights.shape) for weights in maps]
         raise ValueError(f"maps must all be (N, heads, T, T) of the same N and T, got {came}")
-    worst = max(float((mean.sum(-1) - 1).abs().max()) for mean in means)
-    if not worst < 1e-2:  # half precision is off by a few thousandths
-        raise ValueError(f"rows of attention sum to 1, these are off by up to {worst:.3g}")
+    if not all(mean.numel() for mean in means):
+        raise ValueError(f"maps are empty: {shapes.pop()}")
+    wrong = [off for off in map(_off, fine) if not off < _TOLERANCE]  # NaN is wrong, too
+    if wrong:
+        raise ValueError(
+            f"rows of attention are not negative and sum to 1, these are off by {wrong[0]:.3g}"
+        )
     return means

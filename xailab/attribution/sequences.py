@@ -20,9 +20,8 @@ from xailab.core.checks import (
     check_baseline,
     check_input,
     check_positive,
-    split_target,
 )
-from xailab.core.scores import scores_of
+from xailab.core.scores import scores_of, target_of_rows
 from xailab.core.state import frozen
 from xailab.models.texts import PADDING, TextModel, pieces
 
@@ -131,8 +130,9 @@ def token_attributions(
         vectors = model.embed(ids).detach()
         start, words = check_baseline(baseline, vectors), ids != PADDING
         weights, changes = [], []
-        for i, t in enumerate(split_target(target, len(ids))):
-            row = slice(i, i + 1)
+        of_rows = target_of_rows(target, len(ids))
+        for i in range(len(ids)):
+            row, t = slice(i, i + 1), of_rows(torch.tensor([i]))
             score = _score(model, words[row])
             weights.append(run(score, vectors[row], t, start[row]).sum(2))
             changes.append(_change(score, vectors[row], t, start[row]))

@@ -454,7 +454,7 @@ def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array
 
 def _tree(tree: Any, x: Any, target: int | None) -> tuple[Any, Array, Array]:
     """Return the tree's nodes, the explained answers (nodes, K), and the rows as it sees them."""
-    nodes = getattr(tree, "tree_", None)
+    nodes: Any = getattr(tree, "tree_", None)
     if not hasattr(nodes, "children_left"):
         kind = type(tree).__name__
         trees = len(getattr(tree, "estimators_", ()))
