@@ -379,3 +379,26 @@ def test_backward_checks_order_and_shape(layer):
 def test_gradients_need_a_backward():
     with pytest.raises(RuntimeError, match="call backward before gradients"):
         MLP([2, 3]).gradients()
+
+
+def test_one_logit_is_refused_and_two_columns_are_the_sigmoid():
+    with pytest.raises(ValueError, match=r"one column.*two columns \(0, z\)"):
+        softmax_cross_entropy([[2.0]], [0])
+    loss, delta = softmax_cross_entropy([[0.0, 2.0]], [1])
+    sigmoid = 1 / (1 + math.exp(-2))
+    assert loss == pytest.approx(-math.log(sigmoid))
+    assert delta[0, 1] == pytest.approx(sigmoid - 1)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (["a"], "must be an array of numbers"),
+        ([[1.0], [1.0, 2.0]], "must be an array of numbers"),
+        (torch.ones(1, requires_grad=True), "must be an array of numbers"),
+        (np.ones(1, dtype=complex), "real numbers"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused(x, words):
+    with pytest.raises(TypeError, match=f"pred {words}"):
+        mean_squared_error(x, [1.0])

@@ -427,7 +427,7 @@ def softmax_cross_entropy(logits: ArrayLike, y: ArrayLike) -> tuple[float, Array
     The largest logit of a row is subtracted first, so logits of 1000 do not overflow.
 
     Args:
-        logits: (N, K) floats, before any softmax.
+        logits: (N, K) floats, K at least 2, before any softmax.
         y: (N,) integers in 0..K-1.
 
     Returns:
@@ -449,6 +449,11 @@ def softmax_cross_entropy(logits: ArrayLike, y: ArrayLike) -> tuple[float, Array
     if logits.ndim != 2:
         raise ValueError(f"logits must have shape (N, K), got {logits.shape}")
     n, k = logits.shape
+    if k == 1:
+        raise ValueError(
+            "logits have one column: its softmax is 1 whatever it holds; of one logit z make the "
+            "two columns (0, z)"
+        )
     rows, labels = np.arange(n), _labels(y, n, k)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -537,8 +542,13 @@ def _moved(f: Callable[[Array], Any], x: Array, i: tuple[int, ...], step: float)
 
 
 def _floats(x: ArrayLike, name: str) -> Array:
-    """Return x as float64 if it holds something and is finite."""
-    array = np.asarray(x, dtype=np.float64)
+    """Return x as float64 if it holds real numbers that are finite."""
+    if np.iscomplexobj(x):
+        raise TypeError(f"{name} must hold real numbers, not complex ones")
+    try:
+        array = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers: {error}") from error
     if array.size == 0:
         raise ValueError(f"{name} is empty: shape {array.shape}")
     if bad := int((~np.isfinite(array)).sum()):
