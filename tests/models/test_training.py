@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_evaluate_on_paper_and_without_a_trace():
     "pair", [(TRAIN[0], TRAIN[1][:5]), (TRAIN[0][:0], TRAIN[1][:0]), (TRAIN[0], TRAIN[0])]
 )
 def test_rows_without_their_class_are_refused(call, pair):
-    with pytest.raises(ValueError, match="one a row|at least one row"):
+    with pytest.raises(ValueError, match=r"one a row|at least one row"):
         call(pair)
 
 
@@ -419,3 +420,76 @@ def test_a_small_network_reads_at_least_95_percent_of_held_out_digits():
     )
     history = training.fit(model, (x[rows], y[rows]), (x[~rows], y[~rows]), epochs=4)
     assert history.valid_accuracy[-1] >= 0.95
+
+
+# ---- what Lightning is given
+
+
+def fit_with_lightning(folder, model, train, **options):
+    worker = training.trainer(folder, epochs=1)
+    worker.fit(
+        training.Classifier(model, learning_rate=0.05), *training.loaders(train, train, **options)
+    )
+    return training.read_scalars(folder)
+
+
+def test_one_logit_and_65_rows_with_lightning_as_by_hand(tmp_path):
+    x, y = blobs(65, 0)
+    pair, sides = (x, (y > 0).tolist()), {"batch_size": 64}
+
+    def binary():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    log = fit_with_lightning(tmp_path, binary(), pair, **sides)
+    history = training.fit(binary(), pair, pair, epochs=1, learning_rate=0.05, **sides)
+    assert log["train/loss"].values == pytest.approx(history.train_loss, rel=1e-5)
+    assert log["valid/loss"].values == pytest.approx(history.valid_loss, rel=1e-5)
+    assert log["valid/accuracy"].values == pytest.approx(history.valid_accuracy, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y", "error", "words"),
+    [
+        (net(), TRAIN[0].double(), TRAIN[1], TypeError, "float64"),
+        (net(), TRAIN[0], TRAIN[1] + 1, ValueError, "holds the class 3"),
+        (net().requires_grad_(False), *TRAIN, ValueError, "all are frozen"),
+    ],
+)
+def test_lightning_is_told_what_fit_is_told(tmp_path, model, x, y, error, words):
+    with pytest.raises(error, match=words):
+        fit_with_lightning(tmp_path, model, (x, y))
+
+
+def test_nan_does_not_get_into_the_loaders():
+    hole = TRAIN[0].clone()
+    hole[4, 1] = math.nan
+    with pytest.raises(ValueError, match=r"train: x holds NaN .* row 4"):
+        training.loaders((hole, TRAIN[1]), VALID)
+
+
+def test_all_but_lightnings_parts_work_without_the_extra():
+    code = """
+import sys
+sys.modules["lightning"] = sys.modules["tensorboard"] = None  # as if they were not installed
+import torch
+from xailab.models import recipes, training
+from xailab.simplify import distill
+pair = torch.randn(6, 2), [0, 1, 0, 1, 0, 1]
+print(len(training.fit(torch.nn.Linear(2, 2), pair, pair, epochs=2).train_loss))
+try:
+    training.Classifier
+except ImportError:
+    print("lightning is missing")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["2", "lightning is missing"]
+
+
+def test_lightnings_classes_are_made_once_and_known_by_their_names():
+    assert training.Classifier is training.Classifier
+    assert issubclass(training.Classifier, lightning.LightningModule)
+    assert issubclass(training.Histograms, lightning.Callback)
+    assert training.Classifier.__name__ == "Classifier"
+    with pytest.raises(AttributeError, match="no attribute 'Klassifier'"):
+        training.Klassifier  # noqa: B018

@@ -427,7 +427,8 @@ def softmax_cross_entropy(logits: ArrayLike, y: ArrayLike) -> tuple[float, Array
     The largest logit of a row is subtracted first, so logits of 1000 do not overflow.
 
     Args:
-        logits: (N, K) floats, K at least 2, before any softmax.
+        logits: (N, K) floats, before any softmax. The softmax of a single column is 1 whatever it
+            holds: of one logit z make the two columns (0, z), whose softmax is its sigmoid.
         y: (N,) integers in 0..K-1.
 
     Returns:
@@ -449,11 +450,6 @@ def softmax_cross_entropy(logits: ArrayLike, y: ArrayLike) -> tuple[float, Array
     if logits.ndim != 2:
         raise ValueError(f"logits must have shape (N, K), got {logits.shape}")
     n, k = logits.shape
-    if k == 1:
-        raise ValueError(
-            "logits have one column: its softmax is 1 whatever it holds; of one logit z make the "
-            "two columns (0, z)"
-        )
     rows, labels = np.arange(n), _labels(y, n, k)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -543,12 +539,13 @@ def _moved(f: Callable[[Array], Any], x: Array, i: tuple[int, ...], step: float)
 
 def _floats(x: ArrayLike, name: str) -> Array:
     """Return x as float64 if it holds real numbers that are finite."""
-    if np.iscomplexobj(x):
-        raise TypeError(f"{name} must hold real numbers, not complex ones")
     try:
-        array = np.asarray(x, dtype=np.float64)
+        given = np.asarray(x)
+        array = np.asarray(given.real, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be an array of numbers: {error}") from error
+    if given.dtype.kind == "c":
+        raise TypeError(f"{name} must hold real numbers, not complex ones")
     if array.size == 0:
         raise ValueError(f"{name} is empty: shape {array.shape}")
     if bad := int((~np.isfinite(array)).sum()):
