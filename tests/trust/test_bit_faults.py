@@ -370,6 +370,15 @@ def test_a_flip_without_an_effect_is_warned_of() -> None:
     assert found.mean.iloc[0, 0] == 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("where", ["weight", "activation"])
+def test_a_stuck_bit_that_has_its_value_already_is_nothing_to_warn_of(where: Any) -> None:
+    net = nn.Sequential(nn.Linear(2, 1, bias=False))
+    net[0].weight.data.fill_(1.0)
+    with stuck_at(net, "0", value=0, bit=31, where=where):
+        assert net(torch.ones(1, 2)).item() == 2
+
+
 def test_a_shared_weight_is_broken_in_both_layers() -> None:
     first, second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     second.weight = first.weight

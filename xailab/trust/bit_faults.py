@@ -118,8 +118,8 @@ def stuck_at(
       \text{with a bit: } \operatorname{bits}(a_j)_b \mapsto v$$
 
     A dead unit is stuck at 0. Unlike a flip, a stuck bit does nothing where it already has its
-    value; if that is so at all places, a warning says it. Computed and shared weights are broken
-    as by `flip_bits`.
+    value. A number that is stuck at what it is does nothing either; where that is so at all
+    places, a warning says it. Computed and shared weights are broken as by `flip_bits`.
 
     Args:
         model: the network.
@@ -155,7 +155,8 @@ def stuck_at(
             raise ValueError(f"a bit can be stuck at 0 or 1, got {value}")
         _check_early(model, layer, where, bit)
         fault = partial(with_bit, bit=bit, value=int(number))
-    with _faulty(model, layer, where, fault, _drawn(n_faults, at, seed)):
+    places = _drawn(n_faults, at, seed)
+    with _faulty(model, layer, where, fault, places, may_rest=bit is not None):
         yield
 
 
@@ -255,14 +256,23 @@ def damage_table(
 
 @contextmanager
 def _faulty(
-    model: nn.Module, layer: str, where: str, fault: Fault, places: Places, *, tell: bool = True
+    model: nn.Module,
+    layer: str,
+    where: str,
+    fault: Fault,
+    places: Places,
+    *,
+    tell: bool = True,
+    may_rest: bool = False,
 ) -> Iterator[bool]:
     """Let a fault change some numbers of a layer's memory or of its output."""
     if where == "activation":
-        with _broken_output(model, layer, fault, places, tell):
+        with _broken_output(model, layer, fault, places, tell and not may_rest):
             yield True
     else:
-        with broken_memory(model, layer, where, fault, places, tell=tell) as arrived:
+        with broken_memory(
+            model, layer, where, fault, places, tell=tell, may_rest=may_rest
+        ) as arrived:
             yield arrived
 
 

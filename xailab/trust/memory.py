@@ -118,7 +118,14 @@ def _overlaps(tensor: Tensor) -> bool:
 
 @contextmanager
 def broken_memory(
-    model: nn.Module, layer: str, where: str, fault: Fault, places: Places, *, tell: bool = True
+    model: nn.Module,
+    layer: str,
+    where: str,
+    fault: Fault,
+    places: Places,
+    *,
+    tell: bool = True,
+    may_rest: bool = False,
 ) -> Iterator[bool]:
     """Let a fault change some of a layer's stored numbers inside the `with` block.
 
@@ -132,6 +139,7 @@ def broken_memory(
         fault: numbers -> the numbers that stand in their place.
         places: how many numbers there are -> which are hit, as flat numbers.
         tell: warn if the fault changes no value, and refuse one that does not arrive.
+        may_rest: a fault that changes no value is as it should be.
 
     Yields:
         Whether the fault arrives in the weight; one that is stored as it is has no other way.
@@ -156,10 +164,10 @@ def broken_memory(
         try:
             _write(memory, hit, broken)
             arrived = before is None or changed(before, _read(module, where))
-            if tell and not changed(kept, broken):
-                _warn(f"the fault changes no value of the {where} of layer {layer!r}")
-            elif tell:
+            if tell and changed(kept, broken):
                 check_arrived(arrived, layer, where, name)
+            elif tell and not may_rest:
+                _warn(f"the fault changes no value of the {where} of layer {layer!r}")
             yield arrived
         finally:
             _write(memory, hit, kept)
