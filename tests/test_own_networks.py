@@ -31,7 +31,7 @@ def bayesian() -> nn.Module:
     net = toy()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net.conv2, net.fc = BayesConv2d(6, 5, 3, padding=1), BayesLinear(5, 4)  # type: ignore[assignment]
+        net.conv2, net.fc = BayesConv2d(6, 5, 3, padding=1), BayesLinear(5, 4)
     return net
 
 

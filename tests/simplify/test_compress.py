@@ -1,6 +1,7 @@
 """Compression against paper, torch's pruning and fake quantization, NumPy's SVD, a real file."""
 
 import warnings
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from xailab import data
 from xailab.attribution.cam import grad_cam
 from xailab.attribution.saliency import input_x_gradient, saliency
 from xailab.evaluate.localization import pointing_game
+from xailab.models.bayesian import BayesLinear
 from xailab.models.digits import DigitCNN, digit_cnn, digit_cnn_marked
 from xailab.models.training import Pair, evaluate, fit
 from xailab.simplify.compress import (
+    LowRank,
     keep_zeros,
     latencies,
     latency,
@@ -126,6 +129,79 @@ def test_zeros_stay_while_training_goes_on() -> None:
     assert torch.equal(net[0].bias[dead], before[1][dead])
     net(x).sum().backward()  # behind the block every weight learns again
     assert all(not (p._backward_hooks or {}) for p in net.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_channels_of_half_precision_go_by_their_true_length(dtype: torch.dtype) -> None:
+    """Lengths 1 and 1.001 are one number in half: the first would go, and the second should."""
+    small = 0.03125 * torch.ones(1024)
+    longer = small.clone()
+    longer[0] = 0.0625 if dtype == torch.float16 else 0.125
+    net = nn.Sequential(nn.Linear(1024, 2, bias=False), nn.Linear(2, 1)).to(dtype)
+    net[0].weight.data = torch.stack([longer, small]).to(dtype)
+    smaller = prune(net, 0.5, structured=True)
+    assert smaller[0].weight.any(1).tolist() == [True, False]
+
+
+def test_shared_weights_count_once_among_the_zeros() -> None:
+    one, two = linear([[0.0, 0.0], [1.0, 1.0]]), linear([[1.0, 1.0]])
+    again = nn.Linear(2, 2, bias=False)
+    again.weight = one.weight
+    assert sparsity(nn.Sequential(one, again, two)) == pytest.approx(2 / 6)
+
+
+def normalized() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+
+
+def masked() -> nn.Module:
+    return torch_prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
+
+
+def drawn() -> nn.Module:
+    return nn.Sequential(BayesLinear(4, 4))
+
+
+def unknown() -> nn.Module:
+    return nn.LazyLinear(4)
+
+
+def not_a_number() -> nn.Module:
+    return linear([[float("nan"), 1.0]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: prune(net, 0.5),
+        lambda net: prune(net, 0.5, structured=True),
+        quantize,
+        lambda net: low_rank(net, 0.5),
+        remove_channels,
+        lambda net: keep_zeros(net).__enter__(),
+    ],
+)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (normalized, "computes its weight"),
+        (masked, "computes its weight.*prune.remove"),
+        (drawn, "'0' has distributions for weights"),
+        (unknown, "has no weights yet: run the model once"),
+        (lambda: torch.compile(nn.Linear(4, 4)), "model._orig_mod"),
+    ],
+)
+def test_weights_that_no_change_would_reach(change: Any, make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        change(make())
+
+
+@pytest.mark.parametrize(
+    "change", [lambda net: prune(net, 0.5), quantize, lambda net: low_rank(net, 0.5)]
+)
+def test_weights_that_are_no_numbers(change: Any) -> None:
+    with pytest.raises(ValueError, match="not all finite"):
+        change(not_a_number())
 
 
 # ---- channels that really go ---------------------------------------------------------------------
@@ -280,6 +356,41 @@ def test_rounded_inputs_by_hand_row_by_row_and_with_a_gradient() -> None:
     torch.testing.assert_close(gradient, torch.ones(3, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("largest", [1.0, 0.37, 6e-8, 1e-40])
+def test_levels_stay_within_their_bits_in_every_dtype(dtype: torch.dtype, largest: float) -> None:
+    """In bfloat16 1 / (1 / 127) is 128, which a byte would turn into -128."""
+    shares = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    for n_bits in (2, 5, 8):
+        net = nn.Linear(41, 1).to(dtype)
+        net.weight.data = (largest * shares)[None].to(dtype)
+        smaller = quantize(net, n_bits=n_bits)
+        most = 2 ** (n_bits - 1) - 1
+        assert smaller.parametrizations.weight.original0.abs().max() <= most
+        off = (smaller.weight.double() - net.weight.double()).abs().max().item()
+        finest = torch.finfo(dtype).smallest_normal
+        size = net.weight.abs().max().item()
+        allowed = 0.5 * max(size / most, finest) + 3 * torch.finfo(dtype).eps * size
+        assert off <= allowed * (1 + 1e-6)
+
+
+def test_rounded_inputs_in_half_and_by_name() -> None:
+    x = torch.tensor([[1.27, 0.302]])
+    for dtype in (torch.float16, torch.bfloat16):
+        net = quantize(linear([[1.0, 1.0]]).to(dtype), activations=True)
+        assert net(x.to(dtype)).item() == pytest.approx(1.57, rel=0.01)
+    net = quantize(linear([[1.0, 1.0]]), activations=True)
+    torch.testing.assert_close(net(input=x), torch.tensor([[1.57]]))
+
+
+def test_attention_is_rounded_but_for_its_inputs() -> None:
+    """`out_proj` is read and not called: a hook on it would round nothing."""
+    net, x = Encoder().eval(), torch.randn(2, 5, 32)
+    assert (quantize(net)(x) - net(x)).abs().max() < 0.1
+    with pytest.raises(ValueError, match=r"'layer\.self_attn'.*activations=True cannot round"):
+        quantize(net, activations=True)
+
+
 # ---- lower rank ----------------------------------------------------------------------------------
 
 
@@ -321,6 +432,110 @@ def test_what_would_grow_stays_as_it_is() -> None:
     depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
     assert isinstance(low_rank(depthwise, 0.1)[0], nn.Conv2d)
     assert isinstance(low_rank(linear([[0.0] * 9] * 9), 0.5), nn.Sequential)  # all zero: rank 1
+
+
+def truncated(weight: Tensor, rank: int) -> Tensor:
+    """The nearest weight of this rank, by NumPy's SVD in double precision."""
+    left, sigma, right = np.linalg.svd(weight.detach().double().flatten(1).numpy())
+    nearest = (left[:, :rank] * sigma[:rank]) @ right[:rank]
+    return torch.as_tensor(nearest).reshape(weight.shape).to(weight.dtype)
+
+
+class Encoder(nn.Module):
+    """torch's transformer layer, whose attention reads `out_proj.weight` and does not call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.last = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x).mean(1))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_copy_is_the_network_with_truncated_weights(grad: bool) -> None:
+    """Without gradients torch takes a fast path that reads weights alone."""
+    torch.manual_seed(0)
+    net, x = Encoder().eval(), torch.randn(2, 5, 32)
+    thin, want = low_rank(net, 0.5), deepcopy(net)
+    replaced = [name for name, module in thin.named_modules() if isinstance(module, LowRank)]
+    assert replaced == [f"layer.{n}" for n in ("self_attn.out_proj", "linear1", "linear2")] + [
+        "last"
+    ]
+    for name in replaced:
+        one = want.get_submodule(name)
+        one.weight.data = truncated(one.weight, thin.get_submodule(name)[0].out_features)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(thin(x), want(x), rtol=0, atol=1e-5)
+        assert (want(x) - net(x)).abs().max() > 0.01
+
+
+def test_a_layer_of_low_rank_reads_like_the_one_it_replaces() -> None:
+    torch.manual_seed(0)
+    dense, conv = nn.Linear(40, 30), nn.Conv2d(8, 24, 3, stride=2, padding=1)
+    for layer in (dense, conv):
+        layer.weight.requires_grad_(False)
+        thin = low_rank(layer, 0.3)
+        assert isinstance(thin, LowRank)
+        rank = thin[0].weight.shape[0]
+        torch.testing.assert_close(thin.weight, truncated(layer.weight, rank), rtol=0, atol=1e-5)
+        assert torch.equal(thin.bias, layer.bias)
+        assert not thin[0].weight.requires_grad
+        assert thin.bias.requires_grad
+    assert (low_rank(dense, 0.3).in_features, low_rank(dense, 0.3).out_features) == (40, 30)
+    assert (thin.in_channels, thin.out_channels, thin.stride) == (8, 24, (2, 2))
+    assert low_rank(nn.Linear(40, 30, bias=False), 0.3).bias is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_low_rank_of_other_dtypes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(40, 30).to(dtype), torch.randn(3, 40, dtype=dtype)
+    thin = low_rank(layer, 0.3)
+    want = F.linear(x, truncated(layer.weight, thin[0].out_features), layer.bias)
+    assert thin(x).dtype == thin.weight.dtype == dtype
+    tolerance = (100 if dtype == torch.float64 else 20) * torch.finfo(dtype).eps
+    torch.testing.assert_close(thin(x), want, rtol=0, atol=tolerance)
+
+
+class Shared(nn.Module):
+    """One layer under two names, and a weight that two modules hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = self.b = nn.Linear(20, 20)
+        self.words, self.last = nn.Embedding(30, 20), nn.Linear(20, 30)
+        self.last.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.b(self.a(self.words(x)).relu())).mean(1)
+
+
+def test_shared_layers_are_replaced_everywhere_and_tied_weights_stay() -> None:
+    torch.manual_seed(0)
+    net, x = Shared(), torch.randint(30, (4, 5))
+    thin = low_rank(net, 0.4)
+    assert thin.a is thin.b
+    assert thin.last.weight is thin.words.weight
+    net.a.weight.data = truncated(net.a.weight, thin.a[0].out_features)
+    torch.testing.assert_close(thin(x), net(x), rtol=0, atol=1e-5)
+    assert size_on_disk(thin) < size_on_disk(net)
+
+
+class Scaled(nn.Linear):
+    """A layer that computes something of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, F.normalize(self.weight), self.bias)
+
+
+def test_layers_that_do_more_than_their_class_says_stay() -> None:
+    own, hooked = Scaled(40, 30), nn.Linear(40, 30)
+    hooked.register_forward_hook(lambda *call: 2 * call[-1])
+    for layer in (own, hooked):
+        net, x = nn.Sequential(layer, nn.Linear(30, 2)), torch.randn(2, 40)
+        torch.testing.assert_close(low_rank(net, 0.1)[0](x), net[0](x))
 
 
 # ---- what it saves -------------------------------------------------------------------------------
@@ -482,6 +697,9 @@ def test_fewer_numbers_do_not_make_maps_more_faithful() -> None:
         (lambda: quantize(linear([[float("inf"), 1.0]])), ValueError, "not all finite"),
         (lambda: low_rank(toy(), 0.0), ValueError, "energy"),
         (lambda: low_rank(toy(), 1.1), ValueError, "energy"),
+        (lambda: low_rank(toy(), "all"), TypeError, "energy must be one number, got str"),  # type: ignore[arg-type]
+        (lambda: prune(toy(), True), TypeError, "amount must be one number, got bool"),
+        (lambda: latencies({}, inputs()), ValueError, "models is empty"),
         (lambda: size_on_disk("model"), TypeError, "nn.Module, got str"),  # type: ignore[arg-type]
         (lambda: prune(quantize(toy()), 0.5), ValueError, "'conv1' computes its weight.*last"),
         (lambda: quantize(quantize(toy())), ValueError, "'conv1' computes its weight"),

@@ -736,7 +736,7 @@ def test_maps_that_cannot_be_ranked() -> None:
     maps[1, 1] = float("nan")
     with pytest.raises(ValueError, match="student_maps holds 1 NaN"):
         explanation_agreement(X[:4], maps)
-    with pytest.raises(TypeError, match="teacher_maps must be.*got ndarray"):
+    with pytest.raises(TypeError, match=r"teacher_maps must be.*got ndarray"):
         explanation_agreement(maps.numpy(), maps)  # type: ignore[arg-type]
 
 

@@ -184,7 +184,10 @@ def _ablation_drops(
     activations: np.ndarray,
     batch_size: int | None,
 ) -> np.ndarray:
-    """Return how much each class's score falls without each unit, (U, K); 0 for absent classes."""
+    """Return how much each class's score falls without each unit, (U, K).
+
+    0 for absent classes, and where it falls by no more than rounding.
+    """
     drops = np.zeros((activations.shape[1], scores.shape[1]))
     own = torch.as_tensor(labels, device=scores.device)[:, None]
     for unit in tqdm(range(len(drops)), delay=2, leave=False, disable=quiet(), unit=" units"):
@@ -193,7 +196,8 @@ def _ablation_drops(
         lost = as_array((scores - left).double().gather(1, own)[:, 0])
         for c in np.unique(labels):
             drops[unit, c] = lost[labels == c].mean()
-    return drops
+    rounding = 4 * torch.finfo(rows.dtype).eps * scores.abs().max().item()
+    return np.where(np.abs(drops) > rounding, drops, 0)
 
 
 def _without(output: Tensor, *, unit: int, axis: int) -> Tensor:

@@ -519,7 +519,7 @@ def latencies(
         Name -> `Latency` in milliseconds a pass.
 
     Raises:
-        TypeError, ValueError: as `latency`.
+        TypeError, ValueError: as `latency`; no models.
 
     Reference: Georges, Buytaert, Eeckhout (2007), as for `latency`.
     Elsewhere: torch `utils.benchmark.Compare`, which measures one after the other.
@@ -527,6 +527,8 @@ def latencies(
     >>> list(latencies({"small": nn.Linear(2, 2), "large": nn.Linear(2, 9)}, torch.ones(1, 2)))
     ['small', 'large']
     """
+    if not models:
+        raise ValueError("models is empty: give at least one")
     repeats, warmup = check_positive("n_repeats", n_repeats), check_positive("n_warmup", n_warmup)
     for model in models.values():
         check_input(model, x)
