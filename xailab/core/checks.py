@@ -29,7 +29,11 @@ def check_input(model: Model, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
-        raise TypeError(f"x must hold floating-point numbers, got {x.dtype}")
+        raise TypeError(
+            f"x must hold floating-point numbers, got {x.dtype}: make pictures floats by x.float(); "
+            "of token ids explain the vectors (the model as a function of inputs_embeds), or the "
+            "text by lime_text"
+        )
     if x.ndim < 2:
         raise ValueError(f"x must have the batch first, like (N, ...), got shape {tuple(x.shape)}")
     if x.numel() == 0:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xailab.core.checks import Model
-from xailab.core.outputs import logits_of
+from xailab.core.outputs import answer_of
 
 _TRYING: ContextVar[bool] = ContextVar("trying", default=False)
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
@@ -77,7 +77,7 @@ def batch_statistics_refused() -> Iterator[None]:
 
 def _first(model: Model, rows: Tensor) -> Tensor:
     """Return the outputs of the first row."""
-    return logits_of(model(rows.clone()))[:1].detach()
+    return answer_of(model, rows)[:1].detach()
 
 
 def _differ(one: Tensor, other: Tensor, scale: Tensor) -> bool:

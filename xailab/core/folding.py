@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from xailab.core.outputs import as_array, logits_of
+from xailab.core.outputs import answer_of, as_array
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -82,7 +82,7 @@ def predictor(model: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     def predict(rows: np.ndarray) -> np.ndarray:
         x = torch.as_tensor(np.asarray(rows), dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
-            return as_array(logits_of(copy(x)))
+            return as_array(answer_of(copy, x))
 
     return predict
 

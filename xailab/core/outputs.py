@@ -4,12 +4,58 @@ A network with one logit is a binary classifier: its decision lies at 0, its pro
 sigmoid. Written as two columns, (0, z), it is like any other: their softmax is that sigmoid.
 """
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from xailab.core.checks import InputError, Model
+
+# Words of torch's complaints about shapes; anything else is the model's own error and passes.
+_SHAPE = re.compile(r"shape|size|dimension|channels|expected .*input|[0-9]D", re.IGNORECASE)
+
+
+def answer_of(model: Model, x: Tensor) -> Tensor:
+    """Ask a model about rows, and return its logits, of whatever shape.
+
+    Raises:
+        ValueError: the model refuses the shape of `x`.
+        TypeError: it takes other arguments than `x`, or returns something else than a tensor of
+            logits (see `logits_of`).
+
+    >>> answer_of(torch.neg, torch.ones(1, 2))
+    tensor([[-1., -1.]])
+    """
+    try:
+        answer = model(x.clone())  # a first layer that works in place must not change x
+    except RuntimeError as error:
+        if type(error) is RuntimeError and _SHAPE.search(str(error)):
+            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
+        raise
+    except TypeError as error:
+        if _takes_x_alone(model, x):
+            raise
+        raise TypeError(
+            f"the model must take x as its one argument, but {error}: fix the others, for instance "
+            "`lambda x: model(x, z.expand(len(x), -1))` with one row z (an nn.Module that does so "
+            "keeps its layers)"
+        ) from error
+    return logits_of(answer)
+
+
+def _takes_x_alone(model: Model, x: Tensor) -> bool:
+    """Tell whether a model can be called with x, as far as its signature says."""
+    try:
+        inspect.signature(getattr(model, "forward", model)).bind(x)
+    except TypeError:
+        return False
+    except ValueError:  # it has none
+        pass
+    return True
 
 
 def logits_of(answer: Any) -> Tensor:

@@ -1,6 +1,5 @@
 """One number per row, the score to be explained, and its gradients."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,14 +9,16 @@ from torch import Tensor, nn
 
 from xailab.core.batching import batched
 from xailab.core.channels_last import channels_last
-from xailab.core.checks import InputError, Model, Target, check_target, split_target
+from xailab.core.checks import Model, Target, check_target, split_target
 from xailab.core.company import batch_statistics_refused, check_company
 from xailab.core.layers import capture, output_of
-from xailab.core.outputs import logits_of
+from xailab.core.outputs import answer_of
 from xailab.core.state import frozen
 
-# Words of torch's complaints about shapes; anything else is the model's own error and passes.
-_SHAPE = re.compile(r"shape|size|dimension|channels|expected .*input|[0-9]D", re.IGNORECASE)
+_WRAP = (
+    "explain one number of a class for each row, for instance `lambda x: model(x).mean((2, 3))` of "
+    "a picture's pixels, `lambda x: model(x).logits[:, -1]` of a text's tokens"
+)
 
 
 def outputs_of(model: Model, x: Tensor) -> Tensor:
@@ -29,22 +30,18 @@ def outputs_of(model: Model, x: Tensor) -> Tensor:
     """
     outputs = _answer(model, x)
     if outputs.ndim not in (1, 2) or outputs.shape[0] != x.shape[0]:
+        more = outputs.ndim > 2 and outputs.shape[0] == x.shape[0]
         raise ValueError(
             f"the model must return (N,) or (N, K) with N = {x.shape[0]} rows, "
             f"it returned {tuple(outputs.shape)} for x of shape {tuple(x.shape)}"
+            + (f": {_WRAP}" if more else "")
         )
     return outputs
 
 
 def _answer(model: Model, x: Tensor) -> Tensor:
-    try:
-        with batch_statistics_refused():
-            answer = model(x.clone())  # a first layer that works in place must not change x
-    except RuntimeError as error:
-        if type(error) is RuntimeError and _SHAPE.search(str(error)):
-            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
-        raise
-    return logits_of(answer)
+    with batch_statistics_refused():
+        return answer_of(model, x)
 
 
 def select(outputs: Tensor, target: Target) -> Tensor:
