@@ -395,7 +395,7 @@ def test_a_single_column_says_nothing_and_two_columns_are_the_sigmoid():
         (["a"], "must be an array of numbers"),
         ([[1.0], [1.0, 2.0]], "must be an array of numbers"),
         (torch.ones(1, requires_grad=True), "must be an array of numbers"),
-        (np.ones(1, dtype=complex), "real numbers"),
+        (np.ones(1, dtype=complex), "must hold real numbers"),
     ],
 )
 def test_what_holds_no_numbers_is_refused(x, words):

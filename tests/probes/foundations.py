@@ -72,7 +72,7 @@ PROBES = {
     "maximize": probe(feature_visualization.maximize, "layer runs", maximize),
     "deep_dream": probe(feature_visualization.deep_dream, "layer runs", deep_dream),
     # These give numbers, and the first two depend on the mode, as training does.
-    "gradient_norms": probe(gradient_flow.gradient_norms, "runs", gradient_norms),
-    "activation_scales": probe(gradient_flow.activation_scales, "layer runs", activation_scales),
-    "block_ablation": probe(gradient_flow.block_ablation, "layer runs", block_ablation),
+    "gradient_norms": probe(gradient_flow.gradient_norms, "x runs", gradient_norms),
+    "activation_scales": probe(gradient_flow.activation_scales, "x layer runs", activation_scales),
+    "block_ablation": probe(gradient_flow.block_ablation, "x layer mode runs", block_ablation),
 }
