@@ -143,7 +143,8 @@ def _linear_shap(subject: Subject, target: Any, options: Options) -> Answer:
 
 def _band_occlusion(subject: Subject, target: Any, options: Options) -> Answer:
     dark = {"baseline": subject.rows.min().item(), **options}
-    return Answer(sequences.band_occlusion(subject.model, subject.x, target, **dark).map())
+    found = sequences.band_occlusion(subject.tensors, subject.rows, target, **dark)
+    return Answer(found.map())
 
 
 def _samples(option: str, usual: int) -> Callable[[Subject, Options], int]:
@@ -163,8 +164,16 @@ def _few(subject: Subject) -> int | None:
 
 def register() -> None:
     """Enter the cards of all methods with a call form of their own."""
-    black_box = {"takes": "predict", "needs": frozenset({"background"}), "kinds": TABLE}
-    either = {"takes": "predict", "kinds": TABLE | PICTURE, "promises": "background"}
+    black_box: dict[str, Any] = {
+        "takes": "predict",
+        "needs": frozenset({"background"}),
+        "kinds": TABLE,
+    }
+    either: dict[str, Any] = {
+        "takes": "predict",
+        "kinds": TABLE | PICTURE,
+        "promises": "background",
+    }
     for card in (
         Card("lime_tabular", lime.lime_tabular, title="LIME", run=_lime_tabular,
              rows=_samples("n_samples", 1000), **black_box),

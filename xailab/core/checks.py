@@ -30,7 +30,7 @@ def check_input(model: Model, x: Any) -> Tensor:
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(
-            f"x must hold floating-point numbers, got {x.dtype}: make pictures floats by x.float(); "
+            f"x must hold floating-point numbers, got {x.dtype}: make a picture x.float(); "
             "of token ids explain the vectors (the model as a function of inputs_embeds), or the "
             "text by lime_text"
         )

@@ -182,7 +182,8 @@ def _gap(
     if not card.promises or options.get("multiply_by_inputs") is False or of.kind == "text":
         return None
     if card.promises == "background":
-        if of.background is None:
+        squares = card.takes == "predict" and of.kind != "table"  # hidden by their darkest value
+        if of.background is None or squares:
             return None
         empty = _of_background(of, target, of.background)
     elif of.differentiable:
