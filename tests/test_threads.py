@@ -83,7 +83,7 @@ def test_two_models_that_share_layers(method: Card) -> None:
 
 @contextmanager
 def held_elsewhere(holder: Any) -> Iterator[Event]:
-    """Enter a context manager in another thread; it is left when the event is set, or at the end."""
+    """Enter a context manager in another thread, and leave it when the event is set."""
     inside, leave = Event(), Event()
 
     def hold() -> None:
