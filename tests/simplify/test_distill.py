@@ -250,7 +250,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone() -> None:
         ({"temperature": -1.0}, ValueError, "temperature"),
         ({"train": (X, LABELS[:9])}, ValueError, r"train: y must be \(200,\)"),
         ({"train": (X * float("nan"), LABELS)}, ValueError, "NaN"),
-        ({"train": (X[:0], LABELS[:0])}, ValueError, "train: x must hold at least one row"),
+        ({"train": (X[:0], LABELS[:0])}, ValueError, "x is empty"),
         ({"train": X}, TypeError, "train must be a pair"),
         ({"valid": (X * float("nan"), LABELS)}, ValueError, "valid: x holds NaN"),
         ({"valid": (X, LABELS + 5)}, ValueError, r"valid: y must lie in 0\.\.2"),

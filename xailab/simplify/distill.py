@@ -28,6 +28,7 @@ from xailab.models.loop import (
     adam,
     as_pair,
     check_rows,
+    check_table,
     evaluate,
 )
 from xailab.models.loop import train as train_model
@@ -183,9 +184,12 @@ def _lesson(
     student: nn.Module, teacher: Model, rows: Any, valid: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return rows, labels and the teacher's logits (N, K), once all fit together."""
-    x, y = check_rows(teacher, *as_pair("train", rows), name="train")
-    check_rows(student, x, torch.zeros_like(y), name="train")  # y fits the teacher's classes
+    x, y = as_pair("train", rows)
+    check_input(teacher, x)
+    x, y = check_table(x, y, name="train")
     soft = _answers(teacher, x)
+    y = labels_of(y, *soft.shape, name="train: y")
+    check_rows(student, x, torch.zeros_like(y), name="train")  # y fits the teacher's classes
     with frozen(student), torch.no_grad():
         own = class_logits(outputs_of(student, x[:2]))
     if own.shape[1] != soft.shape[1]:
@@ -199,8 +203,7 @@ def _lesson(
 
 def _answers(teacher: Model, x: Tensor) -> Tensor:
     """Return the teacher's logits (N, K) of all rows; nothing about it changes."""
-    if x.is_floating_point():
-        check_input(teacher, x)
+    check_input(teacher, x)
     with frozen(teacher), torch.no_grad():
         told = batched(
             lambda rows: outputs_of(teacher, rows), x, batch_size=500, progress=False, owner=teacher
@@ -473,7 +476,6 @@ def distill_tree(
     leaves = None if max_leaves is None else as_integer("max_leaves", max_leaves)
     if leaves is not None and leaves < 2:
         raise ValueError(f"max_leaves must be at least 2, got {leaves}")
-    check_input(teacher, x)
     probs = _softened(_answers(teacher, x).double(), temperature)
     table = as_array(x.flatten(1))
     if np.abs(table).max() > np.finfo(np.float32).max:
