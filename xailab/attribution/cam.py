@@ -353,8 +353,9 @@ def guided_grad_cam(
     torch.Size([1, 1, 2, 2])
     """
     guided = guided_backprop(model, x, target)
-    options = {"layer": layer, "interpolation": interpolation, "reshape": reshape}
-    return guided * grad_cam(model, x, target, **options)
+    return guided * grad_cam(
+        model, x, target, layer=layer, interpolation=interpolation, reshape=reshape
+    )
 
 
 def _maps_and_gradients(

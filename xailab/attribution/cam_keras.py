@@ -16,7 +16,15 @@ import torch
 from torch import nn
 
 from xailab.core.batching import batched
-from xailab.core.checks import Target, check_baseline, check_input, check_target, split_target
+from xailab.core.checks import (
+    Target,
+    check_baseline,
+    check_input,
+    check_positive,
+    check_target,
+    split_target,
+)
+from xailab.core.company import check_company
 from xailab.core.quadrature import quadrature
 from xailab.core.state import frozen
 from xailab.core.stderr import muted
@@ -54,7 +62,8 @@ def grad_cam(
         model: a Keras model, (N, H, W, C) -> (N, K), (N, 1) or (N,): functional, sequential or
             subclassed, built already.
         x: (N, H, W, C) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None for a single-output model, or a function of
+            the model's answer that gives (N,).
         layer: name of the layer whose maps are weighted, channels last. A layer inside another
             model or layer is found by its own name, or by the names on the way to it,
             "body/conv", where several have that name.
@@ -81,7 +90,7 @@ def grad_cam(
     start = tf.convert_to_tensor(rows)
     with frozen(model), tf.GradientTape() as tape:
         tape.watch(start)  # else maps that no weight stands before would have no slopes
-        scores = _select(_outputs(model, start, partial(_keeping, chosen, kept)), target)
+        scores = _scores(model, start, target, partial(_keeping, chosen, kept))
     maps = _maps(kept, layer, len(rows))
     if upsample and not (maps.shape[1] <= rows.shape[1] and maps.shape[2] <= rows.shape[2]):
         raise ValueError(
@@ -89,6 +98,7 @@ def grad_cam(
             "be (N, H, W, C), channels last: pass upsample=False"
         )
     slopes = tf.cast(_slopes(tape, scores, maps, f"layer {layer!r}"), start.dtype)
+    _refuse_company(model, rows)
     weights = tf.reduce_mean(slopes, axis=(1, 2), keepdims=True)
     heat = tf.reduce_sum(weights * tf.cast(maps, start.dtype), axis=-1, keepdims=True)
     heat = tf.nn.relu(heat) if relu else heat
@@ -106,7 +116,8 @@ def saliency(model: Any, x: Array, target: Target, *, absolute: bool = False) ->
         model: a Keras model, (N, ...) -> (N, K), (N, 1) or (N,), written in any way (functional,
             sequential, subclassed), built already.
         x: (N, ...) floats: float32, float64, or half precision, which is widened on the way.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None for a single-output model, or a function of
+            the model's answer that gives (N,).
         absolute: return $|S|$.
 
     Returns:
@@ -116,14 +127,16 @@ def saliency(model: Any, x: Array, target: Target, *, absolute: bool = False) ->
         TypeError: `x` is no array of floats, `target` no integer, `model` no Keras model, or one
             that returns something else than one tensor.
         ValueError: NaN in `x`, wrong shape, target out of range; a model that is not built, takes
-            several inputs, returns something else than (N, K) or (N,), or runs a layer with
-            training=True; no gradient reaches the input.
+            several inputs, returns something else than (N, K) or (N,), runs a layer with
+            training=True, or lets rows influence each other; no gradient reaches the input.
         RuntimeError: Keras runs on another backend than TensorFlow.
 
     Reference: Simonyan, Vedaldi, Zisserman (2013), Deep Inside Convolutional Networks.
     Elsewhere: `xailab.attribution.saliency.saliency` for PyTorch, tf-explain `VanillaGradients`.
     """
-    gradient = _gradients(model, _checked(model, x), target).astype(x.dtype)
+    rows = _checked(model, x)
+    gradient = _gradients(model, rows, target).astype(x.dtype)
+    _refuse_company(model, rows)
     return np.abs(gradient) if absolute else gradient
 
 
@@ -139,7 +152,8 @@ def guided_backprop(model: Any, x: Array, target: Target) -> Array:
         model: a Keras model; its ReLUs are layers, or the `activation` of layers, never function
             calls or the like (a maximum, a mask).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None for a single-output model, or a function of
+            the model's answer that gives (N,).
 
     Returns:
         The shape and dtype of `x`, in units of the score per unit of `x`.
@@ -161,6 +175,7 @@ def guided_backprop(model: Any, x: Array, target: Target) -> Array:
         _refuse_other_relus(model, rows)
     if not found:
         raise ValueError("the model has no ReLUs to work on")
+    _refuse_company(model, rows)
     return gradient.astype(x.dtype)
 
 
@@ -183,7 +198,8 @@ def integrated_gradients(
     Args:
         model: a Keras model, as for `saliency`.
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None for a single-output model, or a function of
+            the model's answer that gives (N,).
         baseline: where the path begins: a number, or an array that broadcasts to `x`.
         n_steps: points on the path.
         rule: "gauss-legendre", "trapezoid", "midpoint", "left" or "right".
@@ -200,11 +216,12 @@ def integrated_gradients(
     Reference: Sundararajan, Taly, Yan (2017), Axiomatic Attribution for Deep Networks.
     Elsewhere: `xailab.attribution.paths.integrated_gradients` for PyTorch.
     """
-    rows = _checked(model, x)
+    rows, n_steps = _checked(model, x), check_positive("n_steps", n_steps)
     start = _start(baseline, x, rows)
     points, weights = quadrature(rule, n_steps, like=torch.as_tensor(rows))
+    targets = [target] * len(x) if callable(target) else split_target(target, len(x))
     means = []
-    for begin, end, t in zip(start, rows, split_target(target, len(rows)), strict=True):
+    for begin, end, t in zip(start, rows, targets, strict=True):
         path = begin + points.numpy().reshape(-1, *[1] * begin.ndim) * (end - begin)
         slopes = batched(
             partial(_gradients, model, target=t),
@@ -214,6 +231,7 @@ def integrated_gradients(
             gradients=True,
         )
         means.append(np.tensordot(weights.numpy(), slopes, axes=1))
+    _refuse_company(model, rows, of=n_steps)
     mean = np.stack(means)
     return ((rows - start) * mean if multiply_by_inputs else mean).astype(x.dtype)
 
@@ -309,6 +327,18 @@ def _checked(model: Any, x: Any) -> Array:
     return rows
 
 
+def _refuse_company(model: Any, rows: Array, of: int | None = None) -> None:
+    """Refuse a model whose rows influence each other, at the end: its own errors come first."""
+    with frozen(model):
+        check_company(partial(_as_torch, model), torch.as_tensor(rows), of=of)
+
+
+def _as_torch(model: Any, rows: torch.Tensor) -> torch.Tensor:
+    """Return what a Keras model answers to a tensor of PyTorch."""
+    answer = _answer(model, tf.convert_to_tensor(rows.numpy()))
+    return torch.as_tensor(tf.cast(answer, tf.float64).numpy())
+
+
 def _widened(name: str, values: Array) -> Array:
     """Return floats as a new array of float32, or float64 where they are that fine."""
     if values.dtype not in (np.float16, np.float32, np.float64, tf.bfloat16.as_numpy_dtype):
@@ -334,7 +364,7 @@ def _gradients(model: Any, x: Array, target: Target, change: Any = None) -> Arra
     rows = tf.convert_to_tensor(x)
     with frozen(model), tf.GradientTape() as tape:
         tape.watch(rows)
-        scores = _select(_outputs(model, rows, change), target)
+        scores = _scores(model, rows, target, change)
     return _slopes(tape, scores, rows, "the input").numpy()
 
 
@@ -352,19 +382,11 @@ def _slopes(tape: Any, scores: Any, source: Any, name: str) -> Any:
     return tf.convert_to_tensor(found)  # where parts were taken: dense again
 
 
-def _select(outputs: Any, target: Target) -> Any:
-    """Pick the score of the target of every row, with the errors of PyTorch's methods."""
-    index = check_target(target, torch.empty(tuple(outputs.shape)))  # the shape is all it asks
-    if index is None:
-        return tf.reshape(outputs, (-1,))
-    return tf.gather(outputs, index.numpy(), axis=1, batch_dims=1)
-
-
 # ---- what a model returns, and what its layers do ------------------------------------------------
 
 
-def _outputs(model: Any, rows: Any, change: Any = None) -> Any:
-    """Return the model's outputs, (N, K) or (N,), as `core.scores.outputs_of` does.
+def _answer(model: Any, rows: Any, change: Any = None) -> Any:
+    """Return the one tensor that the model returns, of any shape.
 
     Args:
         model: a Keras model.
@@ -373,7 +395,7 @@ def _outputs(model: Any, rows: Any, change: Any = None) -> Any:
 
     Raises:
         TypeError: the model returns something else than one tensor.
-        ValueError: it refuses the shape of x, does not answer row by row, or trains.
+        ValueError: it refuses the shape of x, or trains.
     """
     problems: list[ValueError] = []
     try:
@@ -385,13 +407,37 @@ def _outputs(model: Any, rows: Any, change: Any = None) -> Any:
         if not isinstance(error, (ValueError, tf.errors.OpError)):
             raise
         raise ValueError(f"the model refuses x of shape {tuple(rows.shape)}: {error}") from error
-    outputs = _one_tensor(answer)
+    return _one_tensor(answer)
+
+
+def _scores(model: Any, rows: Any, target: Target, change: Any = None) -> Any:
+    """Return the score of every row, (N,), as `core.scores.scores_of` does."""
+    outputs = _answer(model, rows, change)
+    if callable(target):
+        return _made(target, outputs, rows.shape[0])
     if outputs.shape.rank not in (1, 2) or outputs.shape[0] != rows.shape[0]:
         raise ValueError(
             f"the model must return (N,) or (N, K) with N = {rows.shape[0]} rows, it returned "
             f"{tuple(outputs.shape)} for x of shape {tuple(rows.shape)}"
         )
-    return outputs
+    return _select(outputs, target)
+
+
+def _select(outputs: Any, target: Target) -> Any:
+    """Pick the score of the target of every row, with the errors of PyTorch's methods."""
+    index = check_target(target, torch.empty(tuple(outputs.shape)))  # the shape is all it asks
+    if index is None:
+        return tf.reshape(outputs, (-1,))
+    return tf.gather(outputs, index.numpy(), axis=1, batch_dims=1)
+
+
+def _made(target: Callable[[Any], Any], outputs: Any, rows: int) -> Any:
+    """Return the scores that a target makes of what the model returned."""
+    scores = target(outputs)
+    if not isinstance(scores, tf.Tensor) or scores.shape != (rows,):
+        came = tuple(scores.shape) if isinstance(scores, tf.Tensor) else type(scores).__name__
+        raise ValueError(f"target as a function must give ({rows},), one number a row, got {came}")
+    return scores
 
 
 def _one_tensor(answer: Any) -> Any:

@@ -19,6 +19,7 @@ from xailab.core.checks import Target, check_baseline, check_input, check_positi
 from xailab.core.layers import capture, find_layer, replaced
 from xailab.core.registry import method
 from xailab.core.scores import (
+    check_graph,
     gradients_of,
     gradients_on,
     nodes_of,
@@ -406,6 +407,7 @@ def _relevances(
         leaf = x.clone().requires_grad_()
         scores = select(outputs_of(model, leaf), target)
         _refuse_unknown(scores, {"_Share", "_Pass", "MaxPool"})
+        check_graph(scores, leaf)
         wanted = [leaf, *(kept[name] for name in layers)]
         found = torch.autograd.grad(scores, wanted, scores.detach(), allow_unused=True)
     return [

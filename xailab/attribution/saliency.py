@@ -294,8 +294,8 @@ def _refuse_functional_relus(scores: Tensor) -> None:
 
 
 # Operations that cut off by themselves, and the saved number at 0 of those that may.
-_CUTS = ("Relu", "Threshold", "Where", "MaskedFill", "MaskedScatter", "MaskedSelect", "IndexPut")
-_CUTS += ("IndexFill", "Abs", "Sign", "Heaviside", "Rrelu", "RreluWithNoise")
+_CUTS = {"Relu", "Threshold", "Where", "MaskedFill", "MaskedScatter", "MaskedSelect", "IndexPut"}
+_CUTS |= {"IndexFill", "Abs", "Sign", "Heaviside", "Rrelu", "RreluWithNoise"}
 _CUTS_AT_ZERO = {
     "Clamp": ("min", "max"),
     "ClampMin": ("min",),
@@ -322,7 +322,7 @@ def _may_be_relu(node: Any) -> bool:
     """Tell whether a node of the graph cuts off what is below zero, or might."""
     name = re.sub(r"Backward\w*$", "", node.name())
     if isinstance(node, BackwardCFunction):  # a function that Python code differentiates
-        return not isinstance(node, (_Guided._backward_cls, _Deconv._backward_cls))  # type: ignore[attr-defined]
+        return not isinstance(node, (_Guided._backward_cls, _Deconv._backward_cls))
     if name in _CUTS_AT_ZERO:
         return any(_is_zero(getattr(node, f"_saved_{of}", None)) for of in _CUTS_AT_ZERO[name])
     if name in _FACTORS:

@@ -194,6 +194,7 @@ def band_occlusion(
     x = check_input(model, spectrogram)
     if x.ndim != 4:
         raise ValueError(f"a spectrogram must be (N, C, F, T), got shape {tuple(x.shape)}")
+    width, height = check_positive("width", width), check_positive("height", height)
     down, right = _strides(stride)
     rows, frames = x.shape[2:]
     common: dict[str, Any] = {"baseline": baseline, "batch_size": batch_size}

@@ -222,6 +222,7 @@ def _found(name: str | None, wanted: Any) -> Card:
         return METHODS[wanted]
     if not callable(wanted):
         raise TypeError(f"a method is a name or a function, got {type(wanted).__name__}")
+    wanted = inspect.unwrap(wanted)  # a module that is called as its function
     listed = next((one for one in METHODS.values() if one.function is wanted), None)
     own_name = name or str(getattr(wanted, "__name__", type(wanted).__name__))
     if listed is None:

@@ -256,12 +256,26 @@ def gradients_of(scores: Tensor, inputs: Tensor, *, name: str = "the input") -> 
     if scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores.sum(), inputs, allow_unused=True)
     if gradient is None:
-        raise ValueError(
-            f"no gradient reaches {name}: on the way from it to the score the model leaves "
-            "autograd (no_grad, detach, NumPy, argmax or rounding to integers, quantized layers) "
-            "or does not use it; methods that only ask for answers (occlusion, LIME, SHAP) work"
-        )
+        raise ValueError(_NO_GRADIENT.format(name))
     return gradient.detach()
+
+
+_NO_GRADIENT = (
+    "no gradient reaches {}: on the way from it to the score the model leaves autograd (no_grad, "
+    "detach, NumPy, argmax or rounding to integers, quantized layers) or does not use it; methods "
+    "that only ask for answers (occlusion, LIME, SHAP) work"
+)
+
+
+def check_graph(scores: Tensor, inputs: Tensor) -> None:
+    """Refuse scores whose graph does not reach back to the input, for methods with own rules.
+
+    Raises:
+        ValueError: as for `gradients_of`.
+    """
+    reached = any(getattr(node, "variable", None) is inputs for node in nodes_of(scores))
+    if not (scores.requires_grad and reached):
+        raise ValueError(_NO_GRADIENT.format("the input"))
 
 
 def layer_gradient(
