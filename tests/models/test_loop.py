@@ -220,6 +220,14 @@ def test_a_number_beyond_the_table_of_words_is_refused_before_the_training():
         fitted(model, words, y)
 
 
+def test_the_models_own_error_comes_through():
+    def fails(x):
+        raise RuntimeError("no license")
+
+    with pytest.raises(RuntimeError, match="^no license$"):
+        evaluate(fails, (X, Y))
+
+
 def test_rows_that_influence_each_other_are_refused():
     with pytest.raises(ValueError, match="influence each other"):
         evaluate(lambda x: x[:, :3] - x[:, :3].mean(0) * 2, (X, Y))

@@ -4,6 +4,7 @@
 trains or measures asks `check_rows` first.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ from xailab.core.scores import gradients_on, outputs_of
 from xailab.core.state import frozen
 
 Pair = tuple[Tensor, Tensor]
+
+# Words of torch's complaints about kinds of numbers; anything else is the model's own error.
+_REFUSES = re.compile(r"dtype|scalar type|tensors to be on|not implemented for|out of range")
 
 
 class History(NamedTuple):
@@ -272,6 +276,8 @@ def check_rows(model: Model, x: Any, y: Any, *, name: str = "data") -> Pair:
             classes = class_logits(outputs_of(model, few)).shape[1]
             check_company(model, x)
     except (RuntimeError, IndexError) as error:
+        if not _REFUSES.search(str(error)):
+            raise
         raise InputError(
             f"{name}: the model cannot be run on x, {tuple(x.shape)} of {x.dtype}: {error}"
         ) from error
