@@ -424,6 +424,29 @@ def test_outputs_that_hold_one_tensor(name: str) -> None:
     np.testing.assert_allclose(CALLS[name](single, X, None), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_target_may_be_a_function(name: str) -> None:
+    """A contrast of two classes, and the pixels of a segmentation, which have no class index."""
+    model = small(keras.activations.softplus if name != "guided_backprop" else "relu")
+    inputs, maps = model.inputs[0], model.get_layer("maps").output
+    got = CALLS[name](model, X, lambda outputs: outputs[:, 2] * 0.5)
+    np.testing.assert_allclose(got, CALLS[name](model, X, 2) * 0.5, atol=1e-6)
+    pixels = keras.Model(inputs, maps)
+    pooled = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
+    got = CALLS[name](pixels, X, lambda outputs: tf.reduce_mean(outputs[..., 1], (1, 2)))
+    np.testing.assert_allclose(got, CALLS[name](pooled, X, 1), atol=1e-6)
+    for wrong, came in ((lambda y: y, r"\(\d, 3\)"), (lambda y: y.numpy()[:, 0], "ndarray")):
+        with pytest.raises(ValueError, match=f"target as a function must give .*{came}"):
+            CALLS[name](model, X, wrong)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_rows_in_company(name: str) -> None:
+    together = built(Written(lambda x: x - keras.ops.mean(x, axis=0, keepdims=True)))
+    with pytest.raises(ValueError, match="rows influence each other"):
+        CALLS[name](together, X, 1)
+
+
 # ---- no gradient, and a gradient of zero ---------------------------------------------------------
 
 

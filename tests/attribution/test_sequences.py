@@ -248,6 +248,28 @@ def test_what_is_refused(arguments: Any, options: Any, error: type[Exception], w
         token_attributions(*arguments, **options)
 
 
+def test_a_target_may_be_a_function() -> None:
+    """The contrast of two scores is the difference of what each gives."""
+    model = small(GRUClassifier)
+    for method in METHODS:
+        options: dict[str, Any] = {"method": method, "n_steps": 5}
+        got = token_attributions(model, TEXTS, lambda y: y[:, 1] - y[:, 0], **options)
+        one, zero = (token_attributions(model, TEXTS, t, **options) for t in (1, 0))
+        torch.testing.assert_close(got.weights, one.weights - zero.weights)
+        torch.testing.assert_close(got.change, one.change - zero.change)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision(method: str, dtype: torch.dtype) -> None:
+    options: dict[str, Any] = {"method": method, "n_steps": 20}
+    want = token_attributions(small(GRUClassifier), TEXTS, 1, **options)
+    got = token_attributions(small(GRUClassifier).to(dtype), TEXTS, 1, **options)
+    assert got.weights.dtype == dtype
+    coarse = 8 * torch.finfo(dtype).eps * float(want.weights.abs().max())
+    torch.testing.assert_close(got.weights.double(), want.weights, rtol=0, atol=coarse)
+
+
 # --- sound
 
 
@@ -326,8 +348,10 @@ def test_bands_leave_nothing_behind() -> None:
     ("options", "error", "words"),
     [
         ({"width": 9}, ValueError, "larger than"),
-        ({"height": 0}, ValueError, "window"),
+        ({"height": 0}, ValueError, "height must be at least 1"),
         ({"width": 2, "stride": 3}, ValueError, "gaps"),
+        ({"width": 2.0}, TypeError, "width must be an integer, got float"),
+        ({"height": True}, TypeError, "height must be an integer, got bool"),
         ({"stride": (1, 1, 1)}, ValueError, r"\(rows, frames\), got \(1, 1, 1\)"),
         ({"stride": 1.5}, TypeError, "stride"),
     ],
