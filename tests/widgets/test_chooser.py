@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from xailab.attribution import register_all
+from xailab.core import registry
 from xailab.widgets import method_chooser, recommend
 from xailab.widgets.chooser import (
     ACCESS,
@@ -144,3 +146,26 @@ def test_no_lesson_that_is_not_there_is_recommended_as_if_it_were(case):
         words = f"Lesson {number}, {topic.replace('_', ' ')}"
         assert (f"{words} (planned)" in shown) == (method.lesson in PLANNED)
         assert (f"lesson {number} (planned)" in alt) == (method.lesson in PLANNED)
+
+
+# What the chooser says of a method must be what the method's card says.
+CARDS = {
+    "Grad-CAM": ["grad_cam"],
+    "Integrated gradients": ["integrated_gradients", "token_attributions"],
+    "Shapley values (SHAP)": ["kernel_shap", "permutation_shap"],
+    "LIME": ["lime_image", "lime_text"],
+    "Occlusion": ["occlusion"],
+}
+KINDS = {"photo": "picture", "table": "table", "text": "text"}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_chooser_agrees_with_the_cards(name):
+    register_all()
+    (chosen,) = (method for method in METHODS if method.name == name)
+    cards = [registry.METHODS[card] for card in CARDS[name]]
+    inside = any(card.needs & {"gradient", "layer", "known"} for card in cards)
+    assert (chosen.access == "gradients") == inside
+    for data in chosen.data:
+        if name != "Occlusion" or data != "text":  # of a text one word after the other is left out
+            assert any(not card.kinds or KINDS[data] in card.kinds for card in cards)
