@@ -35,7 +35,6 @@ class History(NamedTuple):
     train_loss: list[float]
     valid_loss: list[float]
     valid_accuracy: list[float]
-    robust_accuracy: list[float] | None = None  # where the held-out rows were attacked, too
 
 
 class Score(NamedTuple):

@@ -36,6 +36,15 @@ from xailab.trust.probabilities import AnswerError, class_answers
 _ROWS = 250  # measured at once
 
 
+class RobustHistory(NamedTuple):
+    """What `adversarial_fit` measured: a `History` and, beside it, the answers under attack."""
+
+    train_loss: list[float]
+    valid_loss: list[float]
+    valid_accuracy: list[float]
+    robust_accuracy: list[float]
+
+
 def adversarial_fit(
     model: nn.Module,
     train: Pair,
@@ -50,7 +59,7 @@ def adversarial_fit(
     warm_up: float = 1.0,
     clip: Clip = (0, 1),
     seed: int = 0,
-) -> History:
+) -> RobustHistory:
     r"""Train a classifier on the rows that mislead it most: Adam, with an attack before each step.
 
     $$\min_\theta \frac1N \sum_i \max_{\|\delta\|_\infty \le \epsilon}
@@ -77,7 +86,7 @@ def adversarial_fit(
         seed: of the order of rows, the random starts and dropout; torch's own state stays.
 
     Returns:
-        A `History`: `train_loss` is the mean over the epoch's attacked rows; `robust_accuracy` is
+        A `RobustHistory`: `train_loss` is the mean over the epoch's attacked rows; `robust_accuracy` is
         the accuracy on held-out rows after the attack that is trained against, at full epsilon.
 
     Raises:
@@ -128,7 +137,7 @@ def adversarial_fit(
     losses = train_loop(
         model, len(x), loss_of, optimizer=optimizer, epochs=epochs, after_epoch=measure, **options
     )
-    return history._replace(train_loss=losses, robust_accuracy=robust)
+    return RobustHistory(losses, history.valid_loss, history.valid_accuracy, robust)
 
 
 def accuracy_curve(
