@@ -224,7 +224,7 @@ def test_the_models_own_error_comes_through():
     def fails(x):
         raise RuntimeError("no license")
 
-    with pytest.raises(RuntimeError, match="^no license$"):
+    with pytest.raises(RuntimeError, match=r"^no license$"):
         evaluate(fails, (X, Y))
 
 
