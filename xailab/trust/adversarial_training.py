@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,8 +87,8 @@ def adversarial_fit(
         seed: of the order of rows, the random starts and dropout; torch's own state stays.
 
     Returns:
-        A `RobustHistory`: `train_loss` is the mean over the epoch's attacked rows; `robust_accuracy` is
-        the accuracy on held-out rows after the attack that is trained against, at full epsilon.
+        A `RobustHistory`: `train_loss` is the mean over the epoch's attacked rows,
+        `robust_accuracy` the accuracy on held-out rows after the attack that is trained against, at full epsilon.
 
     Raises:
         TypeError: counts that are not integers; weights in half precision.
