@@ -88,7 +88,8 @@ def adversarial_fit(
 
     Returns:
         A `RobustHistory`: `train_loss` is the mean over the epoch's attacked rows,
-        `robust_accuracy` the accuracy on held-out rows after the attack that is trained against, at full epsilon.
+        `robust_accuracy` that on held-out rows after the attack that is trained against, at full
+        epsilon.
 
     Raises:
         TypeError: counts that are not integers; weights in half precision.
