@@ -1,5 +1,6 @@
 """The arithmetic agrees with torch, the networks with their papers."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -75,6 +76,13 @@ def test_alexnet_fits_its_pictures(channels, size, side):
     assert [layer.out_channels for layer in convolutions] == [64, 192, 384, 256, 256]
     first_linear = next(layer for layer in net if isinstance(layer, nn.Linear))
     assert first_linear.in_features == 256 * side**2
+
+
+def test_pixels_are_integers_of_any_kind():
+    assert conv_output_size(np.int64(28), torch.tensor(5)) == 24
+    for size in (28.5, "28", True):
+        with pytest.raises(TypeError, match="size must be an integer"):
+            conv_output_size(size, 5)
 
 
 def test_alexnet_refuses_what_is_too_small_for_it():

@@ -5,6 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xailab.core.checks import as_integer
+
 
 def conv_output_size(
     size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1
@@ -21,6 +23,7 @@ def conv_output_size(
         dilation: pixels from one cell of the window to the next.
 
     Raises:
+        TypeError: an argument is no integer.
         ValueError: an argument is too small, or the window does not fit once.
 
     Reference: Dumoulin and Visin (2016), *A guide to convolution arithmetic for deep learning*.
@@ -31,7 +34,7 @@ def conv_output_size(
     least = {"size": 1, "kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
     given = {"size": size, "kernel": kernel, "stride": stride, "padding": padding}
     for name, value in {**given, "dilation": dilation}.items():
-        if value < least[name]:
+        if as_integer(name, value) < least[name]:
             raise ValueError(f"{name}: expected at least {least[name]}, got {value}")
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if room < 0:
