@@ -221,3 +221,14 @@ def test_equal_pytorch_grad_cam(
     above = heat - heat.amin((1, 2), keepdim=True)
     scaled = above / above.amax((1, 2), keepdim=True)
     torch.testing.assert_close(scaled, torch.as_tensor(theirs), rtol=0, atol=1e-3)
+
+
+def test_score_cam_stretches_a_map_from_its_least_to_its_largest() -> None:
+    """All maps are above 0, and the scores so close that the weights tell the masks apart."""
+    maps = A + 1
+    masks = torch.stack([A[0, 0] - 1, A[0, 1]]) / torch.tensor([3.0, 4.0])[:, None, None]
+    scores = torch.stack([(0.1 * G * maps[0] * mask).sum() for mask in masks])
+    want = (scores.softmax(0)[:, None, None] * maps[0]).sum(0)
+    net = nn.Sequential(nn.Identity(), nn.Flatten(), linear([(0.1 * G).flatten().tolist()]))
+    got = score_cam(net, maps, 0, layer="0", upsample=False)[0, 0]
+    torch.testing.assert_close(got, want)

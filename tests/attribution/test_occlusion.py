@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import FeatureAblation, Occlusion
 from torch import Tensor, nn
 
@@ -174,3 +175,24 @@ def test_bad_masks(options: Any, words: str) -> None:
 def test_rise_wants_pictures() -> None:
     with pytest.raises(ValueError, match=r"\(N, C, H, W\).*\(1, 5\)"):
         rise(total, ROW, None, n_masks=2, grid=2)
+
+
+def test_rise_moves_the_grid_down_and_right_by_itself() -> None:
+    """By definition: every mask is one of the 16 grids of 2 x 2 cells under one of 4 x 4 moves."""
+    shown: list[Tensor] = []
+
+    def model(rows: Tensor) -> Tensor:
+        shown.extend([] if trying() else rows[:, 0])
+        return total(rows)
+
+    rise(model, torch.ones(1, 1, 8, 8), None, n_masks=200, grid=2)
+    grids = torch.tensor([[int(bit) for bit in f"{k:04b}"] for k in range(1, 15)]).float()
+    large = F.interpolate(grids.reshape(-1, 1, 2, 2), (12, 12), mode="bilinear")[:, 0]
+    moves = {
+        (top, left)
+        for top in range(4)
+        for left in range(4)
+        for mask in shown
+        if (large[:, top : top + 8, left : left + 8] - mask).abs().amax((1, 2)).min() < 1e-6
+    }
+    assert len(moves) == 16

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests.toys import inputs, linear, toy
 from xailab.attribution.paths import completeness_gap, expected_gradients, integrated_gradients
+from xailab.core.company import trying
 from xailab.core.quadrature import RULES
 from xailab.data import load
 from xailab.models import digit_cnn
@@ -163,3 +164,16 @@ def test_expected_gradients_sum_to_the_change_from_the_mean_score() -> None:
 def test_bad_background(background: Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         expected_gradients(nn.Linear(2, 1), torch.zeros(1, 2), 0, background=background)
+
+
+def test_expected_gradients_takes_one_point_of_every_nth_of_the_path() -> None:
+    """From 0 to 1 the row shown is the point of the path itself."""
+    shown: list[float] = []
+
+    def model(rows: Tensor) -> Tensor:
+        shown.extend([] if trying() else rows[:, 0].tolist())
+        return rows.sum(1)
+
+    expected_gradients(model, torch.ones(1, 1), None, background=torch.zeros(1, 1), n_samples=40)
+    points = sorted(shown)[-40:]
+    assert all(k / 40 <= point <= (k + 1) / 40 for k, point in enumerate(points))

@@ -319,3 +319,28 @@ def test_bad_rules(options: dict[str, Any], words: str) -> None:
 def test_a_plain_function_is_refused(rule: Any) -> None:
     with pytest.raises(TypeError, match=r"nn\.Module, got function"):
         rule(lambda x: x, AND, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "bias", "want"),
+    [  # products 6 and -2
+        ({"rule": "gamma", "gamma": 1.0}, 1.0, [5 * 12 / 12, 5 * -2 / 12]),  # z = 12 - 2 + 2
+        ({"rule": "gamma", "gamma": 1.0}, -1.0, [3 * 12 / 9, 3 * -2 / 9]),  # z = 12 - 2 - 1
+        ({"rule": "z_plus"}, 1.0, [5 * 6 / 7, 0.0]),
+        ({"rule": "z_plus"}, -1.0, [3.0, 0.0]),
+        ({"rule": "alpha_beta"}, 1.0, [2 * 5 * 6 / 7, -5.0]),
+        ({"rule": "alpha_beta"}, -1.0, [6.0, -3 * 2 / 3]),
+    ],
+)
+def test_biases_by_hand(options: dict[str, Any], bias: float, want: list[float]) -> None:
+    """The bias is one more summand of its sign: it is favored as they are, and keeps its share."""
+    got = lrp(linear([[3.0, -2.0]], [bias]), torch.tensor([[2.0, 1.0]]), 0, **options)
+    torch.testing.assert_close(got, torch.tensor([want]))
+
+
+def test_a_winner_that_did_not_move_takes_its_slope() -> None:
+    """5 wins both times: the maximum follows it one to one, and the loser not at all."""
+    net = nn.Sequential(nn.MaxPool1d(2), nn.Flatten())
+    x, base = torch.tensor([[[1.0, 5.0]]]), torch.tensor([[[0.0, 5.0]]])
+    got = deep_lift(net, x, 0, baseline=base, multiply_by_inputs=False)
+    assert got.tolist() == [[[0.0, 1.0]]]
