@@ -377,11 +377,11 @@ def _last(model: nn.Module, x: Tensor, name: str, batch_size: int | None) -> tup
 
     try:
         with frozen(model), torch.no_grad():
-            check_company(model, x)
             joined = batched(both, x.detach(), batch_size=batch_size, owner=model)
             phi = joined[:, -linear.in_features :]
             logits = joined[:, : -linear.in_features]
             again = linear(phi)
+            check_company(model, x)
     finally:
         handle.remove()
     rough = max(1e-3, 4 * torch.finfo(x.dtype).eps)

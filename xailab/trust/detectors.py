@@ -58,9 +58,10 @@ class Detector(ABC):
         """
         rows = check_input(self.models[0], x).detach()
         with _all_frozen(self.models), torch.no_grad():
+            scores = batched(self.suspicion, rows, batch_size=batch_size, owner=self)
             for model in self.models:
                 check_company(model, rows)
-            return batched(self.suspicion, rows, batch_size=batch_size, owner=self)
+        return scores
 
 
 # ---- feature squeezing ---------------------------------------------------------------------------

@@ -77,20 +77,19 @@ def check_limits(
             high, that does not broadcast to x, or outside which x lies; a mask that does not
             broadcast or holds something else than 0 and 1.
     """
-    with gradients_on():  # a copy made here may be part of a graph
+    with gradients_on():  # copies made here may be part of a graph
         start = check_input(model, x).detach().clone()
-    low, high = _bounds(clip, start)
-    if (start < low).any() or (start > high).any():
-        shown = clip if not any(map(np.ndim, clip or ())) else "these bounds"
-        raise ValueError(
-            f"x lies in {start.min().item():.4g}..{start.max().item():.4g}, which clip={shown} "
-            "would change: pass the range of your inputs, or clip=None"
-        )
-    _warn_of_rounding(start, epsilon)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    free = _free(mask, start)
-    still = torch.zeros(len(start), dtype=torch.bool, device=x.device)
-    return Limits(start.to(wide), free.to(wide), low.to(wide), high.to(wide), still, x.dtype)
+        low, high = _bounds(clip, start)
+        if (start < low).any() or (start > high).any():
+            shown = clip if not any(map(np.ndim, clip or ())) else "these bounds"
+            raise ValueError(
+                f"x lies in {start.min().item():.4g}..{start.max().item():.4g}, which clip={shown} "
+                "would change: pass the range of your inputs, or clip=None"
+            )
+        _warn_of_rounding(start, epsilon)
+        wide, free = torch.promote_types(x.dtype, torch.float32), _free(mask, start)
+        still = torch.zeros(len(start), dtype=torch.bool, device=x.device)
+        return Limits(start.to(wide), free.to(wide), low.to(wide), high.to(wide), still, x.dtype)
 
 
 def attack_by_chunks(
@@ -113,11 +112,12 @@ def attack_by_chunks(
     size = _ROWS if batch_size is None else check_positive("batch_size", batch_size)
     moved = []
     with frozen(model), gradients_on():
-        check_company(model, room.x.to(room.dtype))
         for first in range(0, len(room.x), size):
             some = wanted[first : first + size]
             t = None if target is None else torch.tensor(some, device=room.x.device)
             moved.append(attack(room.chunk(slice(first, first + size)), t))
+        # Last: whether there is a gradient at all matters more.
+        check_company(model, room.x.to(room.dtype))
     return torch.cat(moved).detach().to(room.dtype)
 
 
@@ -180,7 +180,7 @@ def _bound(bound: Any, x: Tensor) -> Tensor:
     known = (int, float, np.number, np.ndarray, Tensor)
     if isinstance(bound, bool) or not isinstance(bound, known):
         raise TypeError(f"clip must hold numbers or tensors, got {type(bound).__name__}")
-    value = torch.as_tensor(bound).detach().to(x)
+    value = torch.as_tensor(bound).detach().clone().to(x)
     if 0 < value.ndim < min(x.ndim - 1, 2) and value.numel() > 1:
         # (3,) would be laid along the width, and whoever has three channels means those.
         raise ValueError(
@@ -197,7 +197,7 @@ def _free(mask: Tensor | None, x: Tensor) -> Tensor:
         raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
     if not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold 0 and 1 (or False and True) only")
-    return _expanded("mask", mask.detach().to(x), x)
+    return _expanded("mask", mask.detach().clone().to(x), x)
 
 
 def _expanded(name: str, value: Tensor, x: Tensor) -> Tensor:

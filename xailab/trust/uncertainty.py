@@ -219,8 +219,8 @@ def ensemble(
     for model in _several(models):
         rows = check_input(model, x).detach()
         with frozen(model):
-            check_company(model, rows)
             outputs.append(_outputs(model, rows, batch_size))
+            check_company(model, rows)  # last: the model's own errors come first
     return _prediction(outputs, task)
 
 
@@ -362,9 +362,9 @@ def _drop(layer: Any, row: Tensor, generator: torch.Generator) -> tuple[Tensor, 
                 # Inside `frozen`, which puts the global state back; torch.manual_seed takes 5 ms.
                 torch.default_generator.manual_seed(seed)
                 ends.append(layer.forward(torch.full_like(row, value, device="cpu")))
+            return (ends[1] - ends[0]).to(row.device), ends[0].to(row.device)
     finally:
         layer.training = False
-    return (ends[1] - ends[0]).to(row.device), ends[0].to(row.device)
 
 
 @contextmanager
@@ -405,9 +405,9 @@ def _ask(
     with frozen(model):
         for _ in range(check_positive("n_samples", n_samples)):
             with member(model, generator):
-                if not answers:
-                    _refuse_company(model, x)
                 answers.append(question())
+                if len(answers) == 1:
+                    _refuse_company(model, x)
     return answers
 
 
