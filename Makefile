@@ -97,6 +97,11 @@ check-notebooks: $(DEV) # loadfile: the cells of a notebook belong to one proces
 	@.ci/timed $(PYTHON) -m pytest -q -n 2 --dist loadfile -p tests.lessons.kernels \
 	  --nbval-lax --nbval-current-env notebooks solutions
 
+# Not in CI: it takes minutes, and what survives needs a person to look at it.
+.PHONY: mutants
+mutants: $(DEV)
+	@$(PYTHON) -m benchmarks.mutants $(MODULE) --n $(or $(N),30) --seed $(or $(SEED),0)
+
 # ---------------------------------------------------------------------------------- set-up
 .PHONY: FORCE
 FORCE:
