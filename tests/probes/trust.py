@@ -85,6 +85,10 @@ PROBES = {
     "pgd": attack(adversarial.pgd, **STEPS),
     "pgd in l2": attack(adversarial.pgd, norm="l2", **STEPS),
     "square_attack": attack(adversarial.square_attack, n_queries=8),
+    "adaptive_attack": attack(
+        adversarial.adaptive_attack, suspicion=lambda x: x.flatten(1).sum(1), **STEPS
+    ),
+    "pgd from a random start": attack(adversarial.pgd, random_start=True, **STEPS),
     "feature squeezing": probe(adversarial.FeatureSqueezing, SCORES, squeezing),
     "mahalanobis": probe(adversarial.Mahalanobis, f"{SCORES} layer", mahalanobis),
     "isolation": probe(adversarial.Isolation, f"{SCORES} layer", isolation),
