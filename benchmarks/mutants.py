@@ -95,12 +95,12 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "and / or", _with(node, op=other)
         case ast.UnaryOp(op=ast.Not()):
             yield "not", node.operand
-        case ast.Constant(value=bool()):
-            yield "constant", ast.Constant(not node.value)
-        case ast.Constant(value=int() | float()):
-            yield "constant", ast.Constant(node.value + 1)
-        case ast.Call(func=ast.Attribute(attr=name)) if name in DROPPED:
-            yield "dropped call", node.func.value  # type: ignore[attr-defined]
+        case ast.Constant(value=bool() as flag):
+            yield "constant", ast.Constant(not flag)
+        case ast.Constant(value=int() | float() as number):
+            yield "constant", ast.Constant(number + 1)
+        case ast.Call(func=ast.Attribute(attr=name, value=before)) if name in DROPPED:
+            yield "dropped call", before
         case ast.Attribute(attr=name) if name in NAMES:
             yield "other reduction", _with(node, attr=NAMES[name])
         case ast.Name(id=name) if name in NAMES and isinstance(node.ctx, ast.Load):

@@ -12,7 +12,7 @@ from pytorch_grad_cam import GradCAMPlusPlus, LayerCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from tests.toys import inputs, linear, toy
+from tests.toys import BAD_INPUTS, inputs, linear, toy
 from xailab.attribution.cam import (
     cam,
     grad_cam,
@@ -232,3 +232,10 @@ def test_score_cam_stretches_a_map_from_its_least_to_its_largest() -> None:
     net = nn.Sequential(nn.Identity(), nn.Flatten(), linear([(0.1 * G).flatten().tolist()]))
     got = score_cam(net, maps, 0, layer="0", upsample=False)[0, 0]
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(("x", "error", "words"), BAD_INPUTS)
+@pytest.mark.parametrize("method", [grad_cam, layer_cam, score_cam])
+def test_bad_inputs(method: Any, x: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        method(toy().eval(), x, 1, layer="conv2")

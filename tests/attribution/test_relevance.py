@@ -344,3 +344,16 @@ def test_a_winner_that_did_not_move_takes_its_slope() -> None:
     x, base = torch.tensor([[[1.0, 5.0]]]), torch.tensor([[[0.0, 5.0]]])
     got = deep_lift(net, x, 0, baseline=base, multiply_by_inputs=False)
     assert got.tolist() == [[[0.0, 1.0]]]
+
+
+class CutOff(nn.Module):
+    """x (1 + x / 10), where no gradient goes through the factor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + 0.1 * x.detach())
+
+
+def test_a_sum_that_misses_a_tenth_of_the_change_is_refused() -> None:
+    """From -1 (-0.9) to 1 (1.1) the score rises by 2; two steps of slope 1.1 make 2.2."""
+    with pytest.raises(ValueError, match=r"misses f\(x\) - f\(baseline\) by up to 0.2 of 2:"):
+        deep_lift(CutOff(), torch.ones(1, 1), 0, baseline=-1.0)
