@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from xailab.trust.groups import binary_labels, chances_of_one, group_index, members_of
+from xailab.trust.groups import (
+    binary_labels,
+    chances_of_one,
+    check_both_labels,
+    check_costs,
+    counted_rows,
+    group_index,
+    members_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,37 @@ def test_rows_of_a_table_are_found_by_a_tuple() -> None:
     table = pd.DataFrame({"n": [1, 2]}, index=group_index([("a", 1), ("b", 2)]))
     assert table.loc[("b", 2)].n == 2
     assert group_index(["a", "b"]).nlevels == 1
+
+
+def test_numbers_of_a_list_are_plain_numbers() -> None:
+    _, names = members_of(list(np.array([2, 1])), 2)
+    assert [type(name) for name in names] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("rate", "counts"),
+    [("selection_rate", [True, True]), ("tpr", [True, False]), ("fpr", [False, True])],
+)
+def test_the_rows_a_rate_counts(rate: str, counts: list[bool]) -> None:
+    """Everybody is selected from; y = 1 can be a true positive, y = 0 a false one."""
+    assert counted_rows(rate, np.array([1, 0])).tolist() == counts
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        ([0, 1, 0], r"tpr does not exist: no row with y = 1 in groups \['b'\]"),
+        ([1, 0, 1], r"fpr does not exist: no row with y = 0 in groups \['b'\]"),
+    ],
+)
+def test_a_group_without_a_label_is_refused(y: list[int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_both_labels(np.array(y), np.array([0, 0, 1]), ["a", "b"])
+    check_both_labels(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), ["a", "b"])
+
+
+@pytest.mark.parametrize("costs", [(-1.0, 1.0), (1.0, -1.0), (np.inf, 1.0), (1.0, np.nan)])
+def test_bad_costs(costs: tuple[float, float]) -> None:
+    check_costs(0.0, 0.0)
+    with pytest.raises(ValueError, match="costs must be 0 or more"):
+        check_costs(*costs)
