@@ -234,3 +234,97 @@ def test_units_axis_computes_nothing_behind_the_layer():
 
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), Stop())
     assert units_axis(net, "1", torch.zeros(1, 5, 2)) == 2
+
+
+# --- hooks that must be seen
+
+
+def test_an_edit_of_a_layer_that_does_not_run_is_an_error():
+    """Attention reads its `out_proj.weight` and never calls the layer."""
+    attention = nn.MultiheadAttention(4, 2, batch_first=True).eval()
+    x = torch.rand(1, 3, 4)
+    words = "'out_proj' did not run although the model did"
+    with pytest.raises(ValueError, match=words), edited(attention, "out_proj", torch.zeros_like):
+        attention(x, x, x)
+    with edited(attention, "out_proj", torch.zeros_like):
+        pass  # nothing ran, so nothing was missed
+    with pytest.raises(KeyError), edited(attention, "out_proj", torch.zeros_like):
+        raise KeyError  # an error of the block comes through as it is
+
+
+def test_a_compiled_network_is_edited_as_it_was_written():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    compiled, x = torch.compile(net, backend="eager"), torch.rand(5, 4)
+    compiled(x)  # it has run before, without hooks
+    with edited(compiled, "_orig_mod.1", torch.zeros_like):
+        torch.testing.assert_close(compiled(x), net[2].bias.expand(5, 3))
+    with capture(compiled, "_orig_mod.1") as kept:
+        compiled(x)
+    torch.testing.assert_close(kept["_orig_mod.1"], net[0](x).relu())
+    torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_a_scripted_network_is_refused():
+    scripted = torch.jit.script(nn.Sequential(nn.ReLU()))
+    with pytest.raises(TypeError, match=r"torch\.jit"), edited(scripted, "0", torch.neg):
+        pass
+
+
+# --- which axis holds what
+
+
+class Tokens(nn.Module):
+    """Patches as tokens with a class token, one attention, a head: (N, 3, 8, 8) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, 2, 2)
+        self.norm, self.mix, self.soft = nn.LayerNorm(6), nn.Linear(6, 6), nn.Softmax(-1)
+        self.heads, self.act, self.head = nn.Identity(), nn.GELU(), nn.Linear(6, 2)
+
+    def forward(self, x):
+        t = self.patch(x).flatten(2).mT
+        t = self.norm(torch.cat([t.mean(1, keepdim=True), t], 1))
+        weights = self.heads(self.soft((t @ t.mT)[:, None]))  # (N, 1, 17, 17)
+        return self.head(self.act(self.mix(weights[:, 0] @ t))[:, 0])
+
+
+def test_the_axis_of_units_follows_from_the_layers():
+    net, x = Tokens().eval(), torch.rand(2, 3, 8, 8)
+    assert units_axis(net, "patch", x) == 1
+    assert units_axis(net, "norm", x) == 2
+    assert units_axis(net, "act", x) == 2  # keeps the shape of a linear layer's output
+    assert units_axis(net, "head", x) == 1
+    for layer in ("soft", "heads"):  # attention weights, also behind a module that keeps them
+        with pytest.raises(ValueError, match="attention weights have none"):
+            units_axis(net, layer, x)
+    with pytest.raises(ValueError, match="no layer 'patches'"):
+        units_axis(net, "patches", x)
+
+
+def test_channels_last_is_known_by_its_layers_and_by_proportions():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.turn, self.norm = nn.Conv2d(3, 5, 3), nn.Identity(), nn.LayerNorm(5)
+            self.body, self.head = nn.Identity(), nn.Linear(5, 2)
+
+        def forward(self, x):
+            x = self.body(self.norm(self.turn(self.conv(x).permute(0, 2, 3, 1))))
+            return self.head(x.mean((1, 2)))
+
+    net, x = Last().eval(), torch.rand(1, 3, 9, 9)
+    axes = {name: units_axis(net, name, x) for name in ("conv", "norm", "body")}
+    assert axes == {"conv": 1, "norm": 3, "body": 3}
+    with pytest.raises(ValueError, match="nothing tells which axis"):
+        units_axis(net, "turn", x)  # (N, 7, 7, 5): 5 may be a side, and 7 the channels
+    wide = torch.rand(1, 3, 9, 19)
+    assert units_axis(net, "turn", wide) == 3  # (N, 7, 17, 5): only 7 x 17 has the proportions
+    assert last_maps(net, x) is None  # the network goes on in another form
+
+
+def test_networks_without_last_maps():
+    assert last_maps(Tokens().eval(), torch.rand(1, 3, 8, 8)) is None
+    assert last_maps(nn.Sequential(nn.Linear(4, 3)), torch.rand(1, 4)) is None
+    gru = nn.GRU(4, 3, batch_first=True)
+    assert last_maps(gru, torch.rand(1, 5, 4)) is None
