@@ -437,11 +437,7 @@ def _axis_by_shape(
 
 
 def _proportional(sides: Sequence[int], whole: Sequence[int]) -> bool:
-    """Tell whether maps of these sides can be a picture made smaller by one factor (rounded)."""
+    """Tell whether maps of these sides can be a smaller picture: convolutions may cut its edges."""
     (h, w), (height, width) = sides, whole
-    factor = max(height / h, width / w)
-    return (
-        h <= height
-        and w <= width
-        and all(abs(side * factor - long) < 2 * factor for side, long in ((h, height), (w, width)))
-    )
+    ratio = (h * width) / (w * height)
+    return h <= height and w <= width and 0.75 < ratio < 1 / 0.75
