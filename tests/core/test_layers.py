@@ -316,8 +316,9 @@ def test_channels_last_is_known_by_its_layers_and_by_proportions():
     net, x = Last().eval(), torch.rand(1, 3, 9, 9)
     axes = {name: units_axis(net, name, x) for name in ("conv", "norm", "body")}
     assert axes == {"conv": 1, "norm": 3, "body": 3}
+    assert units_axis(net, "turn", x) == 3  # (N, 7, 7, 5): 7 x 5 has other proportions
     with pytest.raises(ValueError, match="nothing tells which axis"):
-        units_axis(net, "turn", x)  # (N, 7, 7, 5): 5 may be a side, and 7 the channels
+        units_axis(net, "turn", torch.rand(1, 3, 8, 7))  # (N, 6, 5, 5): 5 x 5 fits, 6 x 5 too
     wide = torch.rand(1, 3, 9, 19)
     assert units_axis(net, "turn", wide) == 3  # (N, 7, 17, 5): only 7 x 17 has the proportions
     assert last_maps(net, x) is None  # the network goes on in another form
