@@ -28,6 +28,7 @@ from .adversarial import others_lead as others_lead
 from .adversarial import pgd as pgd
 from .adversarial import square_attack as square_attack
 from .adversarial import target_margin as target_margin
+from .adversarial_training import RobustHistory as RobustHistory
 from .adversarial_training import accuracy_curve as accuracy_curve
 from .adversarial_training import adversarial_fit as adversarial_fit
 from .alignment import check_alignment as check_alignment
