@@ -40,15 +40,15 @@ from xailab.trust.probabilities import check_outputs, class_answers
 
 if TYPE_CHECKING:
     from xailab.trust.adaptive import adaptive_attack
-    from xailab.trust.adversarial_training import History, accuracy_curve, adversarial_fit
+    from xailab.trust.adversarial_training import RobustHistory, accuracy_curve, adversarial_fit
 
 __all__ = [
     "Detector",
     "Disagreement",
     "FeatureSqueezing",
-    "History",
     "Isolation",
     "Mahalanobis",
+    "RobustHistory",
     "accuracy_curve",
     "adaptive_attack",
     "adversarial_fit",
@@ -62,7 +62,7 @@ __all__ = [
 
 _BUILT_ON_THIS = {  # they import this file, so it can only look for them when they are asked for
     "adaptive_attack": "adaptive",
-    "History": "adversarial_training",
+    "RobustHistory": "adversarial_training",
     "accuracy_curve": "adversarial_training",
     "adversarial_fit": "adversarial_training",
 }
