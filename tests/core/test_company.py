@@ -84,3 +84,14 @@ def test_trials_leave_nothing_behind_and_are_marked() -> None:
     before = Snapshot(net, x)
     saliency(net, x, 1)
     before.check()
+
+
+def test_a_network_quantized_while_it_runs_can_be_asked() -> None:
+    """Its rounding depends on the largest number of the batch; gradients it has none."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    quantized = torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+    got, want = (occlusion(model, X[:1], 1, window=1) for model in (quantized, net))
+    torch.testing.assert_close(got, want, rtol=0, atol=0.1 * want.abs().max().item())
+    with pytest.raises(ValueError, match="no gradient reaches"):
+        saliency(quantized, X, 1)

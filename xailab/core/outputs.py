@@ -162,7 +162,11 @@ def labels_of(y: Any, rows: int, n_classes: int | None = None, *, name: str = "y
     if array.shape != (rows,):
         raise ValueError(
             f"{name} must be ({rows},) class numbers, one a row, got shape {array.shape}"
-            + (f": of one-hot rows give {name}.argmax(1)" if array.ndim == 2 else "")
+            + (
+                f": of one-hot rows give {name}.argmax(1)"
+                if array.ndim == 2 and array.shape[1] > 1
+                else ""
+            )
         )
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array % 1 == 0).all()):
         raise ValueError(f"{name} must hold whole class numbers; it holds NaN or fractions")
