@@ -681,10 +681,11 @@ for name in ADAPTIVE:
 pd.DataFrame(outcome, index=ADAPTIVE).round(2)
 
 # %% [markdown]
-# The table says which share of attacks succeeds. Mahalanobis is beaten. The two others seem to hold. Do
-# they, or is the attack weak? Both suspicions are computed from *probabilities*, and those are flat
-# where a network is sure: a hidden gradient again. So give the attacker a suspicion with a slope:
-# *every voter should name the class that the network names now*, as a cross-entropy on logits.
+# The table says which share of attacks succeeds. Mahalanobis is beaten, disagreement lets more than half
+# through, squeezing stops most. Is squeezing strong, or is the attack weak? Both suspicions are computed
+# from *probabilities*, and those are nearly flat where a network is sure: a gradient that hides again. So
+# give the attacker a suspicion with a slope: *every voter should name the class that the network names
+# now*, as a cross-entropy on logits.
 
 
 # %%
@@ -730,7 +731,7 @@ plots.scoreboard(
 )
 
 # %% [markdown]
-# Disagreement falls too. Squeezing holds in most cases, also against this attack. Before you believe in
+# Disagreement falls further. Squeezing holds in most cases, also against this attack. Before you believe in
 # it, find out **why**. It has two squeezers; ask them one at a time:
 
 # %%
