@@ -1,7 +1,9 @@
 """A model is the same after it was held still, however the block ends."""
 
 import random
+import sys
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from torch import nn
 
 from tests.toys import inputs, toy
 from xailab.core import frozen
+from xailab.core.state import networks_in
 
+here = sys.modules[__name__]  # a module whose networks functions name
 ENDS = [None, ValueError, KeyboardInterrupt]
 
 
@@ -164,3 +168,74 @@ def test_scripted_models_are_guarded_too():
     assert model.training
     pairs = zip(before, model.state_dict().values(), strict=True)
     assert all(torch.equal(old, now) for old, now in pairs)
+
+
+NET = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+
+
+class Asked:
+    """An object with a network, called itself or by a method."""
+
+    def __init__(self, *networks):
+        self.networks = list(networks)
+
+    def __call__(self, x):
+        return self.networks[0](x)
+
+    def answer(self, x):
+        return self(x)
+
+
+def by_global(x):
+    return NET(x)
+
+
+def by_default(x, net=NET):
+    return net(x)
+
+
+def through(net):
+    return lambda x: net(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        NET,
+        by_global,
+        by_default,
+        through(NET),
+        through(through(NET)),
+        lambda x: by_global(x).sum(),
+        lambda x: [NET(one) for one in x],
+        partial(by_default, net=NET),
+        partial(torch.nn.functional.linear, NET),
+        Asked(NET),
+        Asked(NET).answer,
+        through(Asked(NET)),
+        lambda x, parts={"net": NET}: parts["net"](x),
+        NET.forward,
+        lambda x: here.NET(x),
+    ],
+)
+def test_a_function_has_its_networks_held_still(function):
+    assert networks_in(function) == [NET]
+    with frozen(function):
+        assert not NET[1].training
+        assert not NET[0].weight.requires_grad
+    assert NET[1].training
+    assert NET[0].weight.requires_grad
+
+
+def test_what_uses_no_network_has_none():
+    for function in (torch.neg, nn.functional.softmax, print, len, Asked().answer, lambda x: x):
+        assert networks_in(function) == []
+
+
+def test_two_networks_of_a_function_are_both_held():
+    other = nn.Dropout()
+    with frozen(lambda x: other(NET(x))):
+        assert not other.training
+        assert not NET.training
+    assert other.training
+    assert NET.training

@@ -56,7 +56,7 @@ def _lime_image(subject: Subject, target: Any, options: Options) -> Answer:
     """Hidden patches have the darkest value of the picture, unless `hide` says otherwise."""
 
     def ask(row: np.ndarray, t: Any) -> np.ndarray:
-        own = {"hide": row.min().item(), "channel_axis": 0, **options}
+        own = {"hide": row.min().item(), **options, "channel_axis": 0}
         return lime.lime_image(subject.ask, row, t, **own)
 
     return _row_by_row(subject, target, ask)

@@ -116,6 +116,10 @@ class Card:
             return "" if self.keras else "it has no form for Keras; integrated_gradients has"
         if "gradient" in self.needs and not (of.differentiable or of.framework == "tokens"):
             return "it needs gradients, and this model only answers: ask occlusion, LIME or SHAP"
+        if "layer" in self.needs and of.framework != "torch" and self.takes == "model":
+            return "it looks into the layers of an nn.Module: write the model as one"
+        if "layer" in self.needs and of.channel_axis != 1:
+            return "it lays maps over x with channels first: let the model take x.movedim(1, -1)"
         if "layer" in self.needs and not (options.get("layer") or of.layer):
             return (
                 "no layer is known to hold maps (an MLP and tokens have none): say layer= and, "
@@ -147,8 +151,8 @@ class Card:
             values, names = self.run(of, target, options)
             values = self.checked(values, len(of.x), of.x)
             return values if of.kind == "text" else of.own(values), names
-        if of.differentiable:
-            return self.maps(of.model, of.x, target, options), None
+        if of.differentiable and (of.channel_axis == 1 or self.needs & {"relu", "known"}):
+            return self.maps(of.model, of.x, target, options), None  # of these no axis is special
         return of.own(self.maps(of.tensors, of.rows, target, options)), None
 
     def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:

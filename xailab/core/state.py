@@ -3,8 +3,10 @@
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from threading import RLock
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,8 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     Dropout is off and batch norm uses its stored statistics, so that a row's explanation does
     not depend on its neighbours. On leaving, also by an error or an interrupt, every module's
     train/eval flag, every `requires_grad`, every buffer and the random state are as before.
-    A model that is a plain function passes through; only the random state is guarded.
-    Other threads wait (`alone`).
+    Of a function the networks that it uses are held still (`networks_in`). Other threads wait
+    (`alone`).
 
     Args:
         model: any callable; an `nn.Module` is guarded whole.
@@ -61,12 +63,72 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     >>> net[1].training, net[0].weight.requires_grad
     (True, True)
     """
-    with alone(), _same_randomness():
-        if isinstance(model, nn.Module):
-            with _still(model):
-                yield
+    with alone(), _same_randomness(), ExitStack() as stack:
+        for network in networks_in(model):
+            stack.enter_context(_still(network))
+        yield
+
+
+def networks_in(model: Any) -> list[nn.Module]:
+    """Return the networks that a model is made of: itself, or those that a function uses.
+
+    Found are those that it closes over, names as a global, has as a default, an argument of
+    `partial` or an attribute of the object that it is called on, alone or in a list or dict; also
+    through functions of its own that it uses.
+
+    >>> net = nn.Linear(2, 2)
+    >>> networks_in(lambda x: net(x) * 2) == [net]
+    True
+    """
+    found: dict[int, nn.Module] = {}
+    waiting, seen = [model], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, nn.Module):
+            found[id(one)] = one
         else:
-            yield
+            waiting.extend(_used_by(one))
+    return list(found.values())
+
+
+def _used_by(one: Any) -> Iterator[Any]:
+    """Yield what a function, or an object that can be called, works with."""
+    if isinstance(one, (list, tuple)):
+        yield from filter(callable, one)
+    elif isinstance(one, dict):
+        yield from filter(callable, one.values())
+    elif isinstance(one, partial):
+        yield from (one.func, *one.args, *one.keywords.values())
+    elif isinstance(one, MethodType):
+        yield from (one.__func__, one.__self__)
+    elif isinstance(one, FunctionType):
+        yield from _reached(one)
+    elif hasattr(one, "__dict__") and not isinstance(one, (type, ModuleType)):
+        yield from (part for part in vars(one).values() if isinstance(part, _HOLDERS))
+        yield getattr(type(one), "__call__", None)  # noqa: B004 - its code may use a global
+
+
+_HOLDERS = (nn.Module, FunctionType, MethodType, partial, list, tuple, dict)
+
+
+def _reached(function: FunctionType) -> Iterator[Any]:
+    """Yield what a function closes over, has as a default, or names as a global."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
+    yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+        for name in code.co_names:
+            used = function.__globals__.get(name)
+            yield used
+            if isinstance(used, ModuleType):
+                yield from (vars(used).get(part) for part in code.co_names)
 
 
 @contextmanager

@@ -77,8 +77,10 @@ class Subject:
     @cached_property
     def tensors(self) -> Callable[[Tensor], Tensor]:
         """The model on such rows; through arrays no gradient passes."""
-        if self.differentiable:
+        if self.differentiable and self.channel_axis == 1:
             return self.model
+        if self.differentiable:
+            return lambda rows: self.model(rows.movedim(1, self.channel_axis))
         return lambda rows: torch.as_tensor(self.ask(as_array(rows))).to(rows)
 
     def ask(self, rows: np.ndarray) -> np.ndarray:
@@ -107,14 +109,14 @@ class Subject:
         if self.framework == "torch":
             return predictor(self.model)
         if self.framework == "tensors":
-            return lambda rows: as_array(logits_of(self.model(torch.as_tensor(rows).to(self.x))))
+            return lambda rows: as_array(logits_of(self._held(torch.as_tensor(rows).to(self.x))))
         if self.framework == "tokens":
-            return lambda texts: self._answers(self.model.encode(list(texts)))
+            return lambda texts: as_array(logits_of(self._held(self.model.encode(list(texts)))))
         if self.framework == "sklearn":
             return self._of_estimator
         if self.framework == "keras":
             return lambda rows: np.asarray(self.model(rows.astype(self.x.dtype), training=False))
-        return self.model
+        return self._held
 
     def _of_estimator(self, rows: np.ndarray) -> np.ndarray:
         """Ask an estimator by the names it was fitted with, so that no column takes another's."""
@@ -126,9 +128,10 @@ class Subject:
         ask = getattr(self.model, "predict_proba", None) or self.model.predict
         return np.asarray(ask(rows))
 
-    def _answers(self, ids: Tensor) -> np.ndarray:
+    def _held(self, rows: Any) -> Any:
+        """Ask the model while it, or the networks that it uses, are held still."""
         with frozen(self.model), torch.no_grad():
-            return as_array(logits_of(self.model(ids)))
+            return self.model(rows)
 
     def scores(self, target: Any, rows: Any = None) -> Tensor:
         """Return the target's score of every row, (N,), before anything is explained."""
