@@ -37,7 +37,8 @@ def _count_windows(subject: Subject, options: Mapping[str, Any]) -> int:
 
 def count_features(subject: Subject, options: Mapping[str, Any]) -> int:
     """Return how many features, or groups of them, a row has."""
-    return len(check_feature_mask(options.get("feature_mask"), subject.rows).unique())
+    x = torch.as_tensor(subject.x)
+    return len(check_feature_mask(options.get("feature_mask"), x).unique())
 
 
 @method("window", defaults={"window": window_of, "stride": stride_of}, rows=_count_windows)

@@ -153,7 +153,11 @@ class Card:
             return values if of.kind == "text" else of.own(values), names
         if of.differentiable and (of.channel_axis == 1 or self.needs & {"relu", "known"}):
             return self.maps(of.model, of.x, target, options), None  # of these no axis is special
-        return of.own(self.maps(of.tensors, of.rows, target, options)), None
+        turned = {
+            name: of.turned(value) if name in _LIKE_X and isinstance(value, Tensor) else value
+            for name, value in options.items()
+        }
+        return of.own(self.maps(of.tensors, of.rows, target, turned)), None
 
     def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that the method knows, and its defaults for the subject."""
@@ -167,6 +171,7 @@ class Card:
 
 
 METHODS: dict[str, Card] = {}
+_LIKE_X = ("background", "baseline", "feature_mask")  # options in the axes of x
 
 
 def _twin(path: str) -> Callable[..., Any]:
@@ -265,4 +270,6 @@ def stride_of(subject: Subject) -> Any:
 
 def grid_of(cells: int) -> Callable[[Subject], Tensor | None]:
     """Return a default for `feature_mask`: the squares of a grid over pictures, else no mask."""
-    return lambda subject: subject.grid(cells) if subject.kind in PICTURE else None
+    return lambda subject: (
+        subject.own(subject.grid(cells)) if subject.kind in PICTURE else None
+    )

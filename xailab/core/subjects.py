@@ -87,6 +87,11 @@ class Subject:
         """Answer such rows as a black box, arrays to arrays."""
         return np.asarray(self.predict(np.moveaxis(rows, 1, self.channel_axis)))
 
+    def turned(self, values: Tensor) -> Tensor:
+        """Return what broadcasts to x, or to a row of it, with channels first."""
+        missing = self.x.ndim - values.ndim
+        return values[(None,) * missing].movedim(self.channel_axis, 1)
+
     def own(self, values: Tensor) -> Tensor:
         """Return an attribution of such rows in the axes of x."""
         return values.movedim(1, self.channel_axis)

@@ -62,7 +62,7 @@ def explain(
             network, SHAP and LIME for a black box on a table with a `background`.
         feature_names: what the columns of a table are called; those of a DataFrame by default.
         options: keyword arguments such as `layer`, `background`, `seed`, `batch_size`; each goes to
-            those methods that know it. What a method needs and is not told (a window, the squares
+            those methods that know it. `channel_axis` says for all where x has its channels. What a method needs and is not told (a window, the squares
             of a grid, the last layer with positions) is drawn from the subject.
 
     Returns:
@@ -83,6 +83,7 @@ def explain(
     """
     register_all()
     of = _subject(model, x, feature_names, options)
+    options.pop("channel_axis", None)  # the subject knows it
     scores = of.scores(target)
     wanted, skipped = _wanted(of, methods, options)
     refuse_unknown(options, wanted)
@@ -103,8 +104,8 @@ def _subject(
     model: Any, x: Any, names: Sequence[str] | None, options: Mapping[str, Any]
 ) -> Subject:
     if isinstance(model, Subject):
-        if x is not None:
-            raise TypeError("a Subject holds its rows already: pass no x")
+        if x is not None or options.get("channel_axis") is not None:
+            raise TypeError("a Subject holds its rows and axes already: pass no x, no channel_axis")
         return model
     background = options.get("background")
     axis = options.get("channel_axis")
