@@ -55,7 +55,7 @@ from xailab.evaluate.scoreboard import record, score
 
 # %%
 clips = data.tones()
-listener = scoreboard.tones().model  # trained on clips.train by models.tone_cnn
+listener = scoreboard.tones_known_answer().model  # trained on clips.train by models.tone_cnn
 heard = clips.test
 x = torch.as_tensor(heard.spectrograms)[:, None]  # (200, 1, 64, 64): low frequencies first
 y, truth = torch.as_tensor(heard.y), torch.as_tensor(heard.truth)
