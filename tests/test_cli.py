@@ -124,13 +124,13 @@ def test_without_a_network_one_line_says_so(tmp_path):
     ],
 )
 def test_every_error_is_one_line_with_its_mend(monkeypatch, error, words):
-    monkeypatch.setattr("xailab.data.archives.get", raising(error))
+    monkeypatch.setattr("xailab.data.get", raising(error))
     one_line(run("data", "get"), *words)
 
 
 def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("XAILAB_TRACEBACK", "1")
-    monkeypatch.setattr("xailab.data.archives.get", raising(ValueError("bad")))
+    monkeypatch.setattr("xailab.data.get", raising(ValueError("bad")))
     assert isinstance(run("data", "get").exception, ValueError)
 
 
@@ -201,7 +201,7 @@ def opened(monkeypatch):
     monkeypatch.setattr(subprocess, "call", lambda command, env: 0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("a", True, "1")])
-    monkeypatch.setattr("xailab.data.archives.get", lambda: {})
+    monkeypatch.setattr("xailab.data.get", lambda: {})
     return commands
 
 
@@ -215,7 +215,7 @@ def test_lab_opens_the_first_lesson_on_this_machine_only(opened):
 
 
 def test_lab_opens_also_when_something_is_missing_and_says_what(opened, monkeypatch):
-    monkeypatch.setattr("xailab.data.archives.get", raising(ConnectionError("no network")))
+    monkeypatch.setattr("xailab.data.get", raising(ConnectionError("no network")))
     monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("data", False, "missing", "get")])
     result = run("lab")
     assert len(opened) == 1
