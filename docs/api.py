@@ -91,7 +91,7 @@ def names(package: Path) -> list[Name]:
     pairs = {(one.name, node.module or one.name) for node in imports for one in node.names}
     known = {one[:2]: one for file in modules(package) for one in defined(file)}
     offered = [known[pair] for pair in pairs if pair in known]
-    return sorted(offered, key=lambda one: one.name.lower())
+    return sorted(offered, key=lambda one: (one.name.lower(), one.name))
 
 
 def text() -> str:
