@@ -1,0 +1,744 @@
+"""Every method a second time: slow, straight from its definition, and from nothing of the package.
+
+An oracle is given a kind of model and the options of the call, and returns (N, ...) float64 with
+channels first, or the numbers of each word. Random methods are computed with the draws that their
+docstrings name.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from math import exp, factorial, floor, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tests.kinds import Kind, Options, first
+
+Oracle = Callable[[Kind, Options], Tensor]
+ORACLES: dict[str, Oracle] = {}
+Score = Callable[[Tensor], Tensor]  # rows -> (M,)
+
+
+def oracle(function: Oracle) -> Oracle:
+    ORACLES[function.__name__] = function
+    return function
+
+
+def score_of(kind: Kind, target: int | None) -> Score:
+    """The score of the target, of rows as float64 tensors, (M,)."""
+
+    def score(rows: Tensor) -> Tensor:
+        answers = kind.answer(rows)
+        return answers.reshape(len(rows)) if target is None else answers[:, target]
+
+    return score
+
+
+def each(kind: Kind) -> Iterator[tuple[Tensor, Score]]:
+    """Every row with its own score."""
+    for row, target in zip(kind.rows, kind.targets, strict=True):
+        yield row, score_of(kind, target)
+
+
+def slope(score: Score, row: Tensor) -> Tensor:
+    leaf = row[None].clone().requires_grad_()
+    return torch.autograd.grad(score(leaf).sum(), leaf)[0][0]
+
+
+def slopes(score: Score, rows: Tensor) -> Tensor:
+    leaf = rows.clone().requires_grad_()
+    return torch.autograd.grad(score(leaf).sum(), leaf)[0]
+
+
+def drops(score: Score, row: Tensor, covered: list[Tensor]) -> list[float]:
+    """By how much the score falls with each copy of the row."""
+    with torch.no_grad():
+        return (score(row[None]) - score(torch.stack(covered))).tolist()
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+@oracle
+def saliency(kind: Kind, options: Options) -> Tensor:
+    return torch.stack([slope(score, row) for row, score in each(kind)])
+
+
+@oracle
+def input_x_gradient(kind: Kind, options: Options) -> Tensor:
+    return torch.stack([row * slope(score, row) for row, score in each(kind)])
+
+
+@oracle
+def smoothgrad(kind: Kind, options: Options) -> Tensor:
+    n = options["n_samples"]
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn((n, *kind.rows.shape[1:]), generator=generator, dtype=torch.float64)
+    found = []
+    for row, score in each(kind):
+        spread = 0.1 * (row.max() - row.min())
+        found.append(sum(slope(score, row + spread * one) for one in draws) / n)
+    return torch.stack(found)
+
+
+@oracle
+def integrated_gradients(kind: Kind, options: Options) -> Tensor:
+    """Four hundred middle points of the path, all of one weight."""
+    points = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    found = []
+    for row, score in each(kind):
+        on_the_way = points.reshape(-1, *[1] * row.ndim) * row
+        found.append(row * sum(slopes(score, some).sum(0) for some in on_the_way.split(100)) / 400)
+    return torch.stack(found)
+
+
+@oracle
+def expected_gradients(kind: Kind, options: Options) -> Tensor:
+    n, background = options["n_samples"], kind.background
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(background), (n,), generator=generator).tolist()
+    within = torch.rand(n, generator=generator, dtype=torch.float64).tolist()
+    found = []
+    for row, score in each(kind):
+        total = torch.zeros_like(row)
+        for k in range(n):
+            start, point = background[chosen[k]], (k + within[k]) / n
+            total += (row - start) * slope(score, start + point * (row - start))
+        found.append(total / n)
+    return torch.stack(found)
+
+
+class _Relus(TorchFunctionMode):
+    """Let every ReLU have another backward pass: of what is above 0 only, or of the signal alone.
+
+    A hook on a ReLU's answer sees the signal from above; adding what is cut off as a constant makes
+    its own slope 1.
+    """
+
+    def __init__(self, blind: bool) -> None:
+        super().__init__()
+        self.blind = blind
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        if function.__name__ not in ("relu", "relu_"):
+            return function(*args, **(kwargs or {}))
+        before = args[0]
+        after = torch.relu(before)
+        if self.blind:
+            after = before + (after - before).detach()
+        after.register_hook(lambda signal: signal.clamp(min=0))
+        return after
+
+
+def _rectified(kind: Kind, blind: bool) -> Tensor:
+    with _Relus(blind):
+        return torch.stack([slope(score, row) for row, score in each(kind)])
+
+
+@oracle
+def guided_backprop(kind: Kind, options: Options) -> Tensor:
+    return _rectified(kind, blind=False)
+
+
+@oracle
+def deconvnet(kind: Kind, options: Options) -> Tensor:
+    return _rectified(kind, blind=True)
+
+
+# ---- DeepLIFT and LRP ----------------------------------------------------------------------------
+
+
+class _Rescaled(TorchFunctionMode):
+    """Record the activations of a baseline, then give those of a row the slopes between the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+        self.at: int | None = None  # None while recording
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        name, kwargs = function.__name__.rstrip("_"), kwargs or {}
+        if name == "max_pool2d" and isinstance(args[0], Tensor):
+            sizes = [kwargs.get(one, 0) for one in ("kernel_size", "stride", "padding")]
+            sizes[: len(args) - 1] = args[1:4]
+            return self.step(args[0], lambda z, base: _shared_maximum(z, base, *sizes))
+        if name not in ("relu", "tanh", "gelu"):
+            return function(*args, **kwargs)
+        plain = getattr(torch.nn.functional if name == "gelu" else torch, name)
+        return self.step(args[0], lambda z, base: _between(plain, z, base))
+
+    def step(self, z: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        if self.at is None:
+            self.kept.append(z.detach().clone())
+            return rule(z, z)
+        self.at += 1
+        return rule(z, self.kept[self.at - 1])
+
+
+def _between(plain: Callable[[Tensor], Tensor], z: Tensor, base: Tensor) -> Tensor:
+    now, way = plain(z.detach()), z.detach() - base
+    ratio = torch.where(way == 0, 0, (now - plain(base)) / torch.where(way == 0, 1, way))
+    return now + ratio * (z - z.detach())
+
+
+def _shared_maximum(z: Tensor, base: Tensor, size: Any, stride: Any, padding: Any) -> Tensor:
+    """Give what lies above the baseline's maximum to the winner now, the rest to the one then."""
+    size, stride, padding = (
+        one if isinstance(one, int) else one[0] for one in (size, stride, padding)
+    )
+
+    def windows(maps: Tensor) -> Tensor:
+        wide = nn.functional.pad(maps, [padding] * 4, value=-1e9)
+        return wide.unfold(2, size, stride).unfold(3, size, stride).flatten(4)
+
+    z, base = windows(z), windows(base)
+    (now, here), (then, there) = z.detach().max(4, keepdim=True), base.max(4, keepdim=True)
+    top, found = torch.maximum(now, then), now
+    for change, place in ((top - then, here), (now - top, there)):
+        mine = z.gather(4, place)
+        way = mine.detach() - base.gather(4, place)
+        share = torch.where(way == 0, 0, change / torch.where(way == 0, 1, way))
+        found = found + share * (mine - mine.detach())
+    return found[..., 0]
+
+
+def _rescale(score: Score, row: Tensor, start: Tensor) -> Tensor:
+    with _Rescaled() as rule:
+        score(start[None])
+        rule.at = 0
+        return (row - start) * slope(score, row)
+
+
+@oracle
+def deep_lift(kind: Kind, options: Options) -> Tensor:
+    return torch.stack([_rescale(score, row, torch.zeros_like(row)) for row, score in each(kind)])
+
+
+@oracle
+def deep_shap(kind: Kind, options: Options) -> Tensor:
+    found = []
+    for row, score in each(kind):
+        found.append(
+            sum(_rescale(score, row, one) for one in kind.background) / len(kind.background)
+        )
+    return torch.stack(found)
+
+
+@oracle
+def lrp(kind: Kind, options: Options) -> Tensor:
+    """The epsilon rule, with the matrix of every layer of a chain."""
+    with torch.no_grad():
+        return torch.cat([_relevance(kind, i) for i in range(len(kind.rows))])
+
+
+def _relevance(kind: Kind, i: int) -> Tensor:
+    inputs, value = [], kind.rows[i : i + 1]
+    for layer in kind.twin:
+        inputs.append(value)
+        value = layer(value)
+    relevance = torch.zeros_like(value)
+    t = kind.targets[i] or 0
+    relevance[0, t] = value[0, t]
+    for layer, x in zip(reversed(list(kind.twin)), reversed(inputs), strict=True):
+        relevance = _handed_back(layer, x, relevance)
+    return relevance
+
+
+def _handed_back(layer: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
+    if isinstance(layer, (nn.ReLU, nn.Tanh, nn.GELU, nn.Flatten, nn.Dropout)):
+        return relevance.reshape(x.shape)
+    if isinstance(layer, nn.MaxPool2d):
+        (n, c, h, w), k, handed = relevance.shape, layer.kernel_size, torch.zeros_like(x)
+        for a, b, i, j in np.ndindex(n, c, h, w):
+            window = x[a, b, i * k : i * k + k, j * k : j * k + k]
+            place = int(window.argmax())
+            handed[a, b, i * k + place // k, j * k + place % k] += relevance[a, b, i, j]
+        return handed
+    ones = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape[1:])
+    weights = (layer(ones) - layer(torch.zeros_like(x))).flatten(1)  # from i to j
+    products, total = x.reshape(-1, 1) * weights, layer(x).flatten()
+    epsilon = 1e-6 if isinstance(layer, (nn.Linear, nn.Conv2d)) else 0.0
+    below = total + epsilon * torch.where(total < 0, -1.0, 1.0)
+    shares = torch.where(total == 0, 0, products / torch.where(below == 0, 1, below))
+    return (shares @ relevance.flatten()).reshape(x.shape)
+
+
+# ---- maps of a layer -----------------------------------------------------------------------------
+
+
+def _seen(kind: Kind, i: int) -> tuple[Tensor, Tensor]:
+    """The layer's maps for one row, and the score's slope at each of their places, (K, h, w)."""
+    kept: list[Tensor] = []
+    layer = kind.twin.get_submodule(kind.layer)
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    handle = layer.register_forward_hook(keep)
+    row = kind.rows[i : i + 1].clone().requires_grad_()
+    score = score_of(kind, kind.targets[i])(row)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
+    maps, gradient = kind.layout(kept[0].detach()), kind.layout(gradient)
+    return maps[0], gradient[0]
+
+
+def _stretched(heat: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Enlarge (h, w) bilinearly; the corners of the outermost pixels fall together."""
+    return _weights_of(shape[0], heat.shape[0]) @ heat @ _weights_of(shape[1], heat.shape[1]).T
+
+
+def _weights_of(large: int, small: int) -> Tensor:
+    found = torch.zeros(large, small, dtype=torch.float64)
+    for i in range(large):
+        place = max((i + 0.5) * small / large - 0.5, 0.0)
+        low = floor(place)
+        high = min(low + 1, small - 1)
+        found[i, low] += 1 - (place - low)
+        found[i, high] += place - low
+    return found
+
+
+def _heat(kind: Kind, weighed: Callable[[Tensor, Tensor], Tensor], relu: bool = True) -> Tensor:
+    """(maps, slopes) of every row -> (h, w), stretched to the rows."""
+    found = []
+    for i in range(len(kind.rows)):
+        heat = weighed(*_seen(kind, i))
+        heat = heat.clamp(min=0) if relu else heat
+        found.append(_stretched(heat, tuple(kind.rows.shape[2:]))[None])
+    return torch.stack(found)
+
+
+def _all(maps: Tensor) -> Iterator[int]:
+    return iter(range(len(maps)))
+
+
+@oracle
+def grad_cam(kind: Kind, options: Options) -> Tensor:
+    return _heat(kind, lambda maps, g: sum(g[k].sum() / g[k].numel() * maps[k] for k in _all(maps)))
+
+
+@oracle
+def grad_cam_plus_plus(kind: Kind, options: Options) -> Tensor:
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        heat = torch.zeros_like(maps[0])
+        for k in _all(maps):
+            weight = 0.0
+            for i, j in np.ndindex(*maps[k].shape):
+                one = g[k, i, j].item()
+                below = 2 * one**2 + one**3 * maps[k].sum().item()
+                weight += (one**2 / below if below else 0.0) * max(one, 0.0)
+            heat += weight * maps[k]
+        return heat
+
+    return _heat(kind, weighed)
+
+
+@oracle
+def layer_cam(kind: Kind, options: Options) -> Tensor:
+    return _heat(kind, lambda maps, g: sum(g[k].clamp(min=0) * maps[k] for k in _all(maps)))
+
+
+@oracle
+def cam(kind: Kind, options: Options) -> Tensor:
+    classifier = [one for one in kind.twin.modules() if isinstance(one, nn.Linear)][-1]
+    targets = iter(kind.targets)
+
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        weights = classifier.weight[next(targets) or 0].detach()
+        return sum(weights[k] * maps[k] for k in _all(maps))
+
+    return _heat(kind, weighed, relu=False)
+
+
+@oracle
+def score_cam(kind: Kind, options: Options) -> Tensor:
+    rows = iter(each(kind))
+
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        row, score = next(rows)
+        scores = []
+        for one in maps:
+            large = _stretched(one, tuple(row.shape[1:]))
+            low, high = large.min(), large.max()
+            mask = (large - low) / (high - low) if high > low else torch.zeros_like(large)
+            scores.append(score((row * mask)[None]).item())
+        shares = [exp(s - max(scores)) for s in scores]
+        return sum(share / sum(shares) * one for share, one in zip(shares, maps, strict=True))
+
+    return _heat(kind, weighed)
+
+
+@oracle
+def guided_grad_cam(kind: Kind, options: Options) -> Tensor:
+    return guided_backprop(kind, options) * grad_cam(kind, options)
+
+
+# ---- covering ------------------------------------------------------------------------------------
+
+
+def _starts(length: int, window: int, step: int) -> list[int]:
+    """Where a window begins; the last one, cut or not, is the first that reaches the edge."""
+    found = [0]
+    while found[-1] + window < length:
+        found.append(found[-1] + step)
+    return found
+
+
+@oracle
+def occlusion(kind: Kind, options: Options) -> Tensor:
+    shape = kind.rows.shape[1:]
+    sides = shape[1:] if len(shape) > 1 else shape
+    short = min(sides)
+    window = max(1, short // (7 if short > 200 else 4)) if len(shape) == 3 else 1
+    step = max(1, window // 2)
+    every = [_starts(side, window, step) for side in sides]
+    places = [tuple(every[a][i] for a, i in enumerate(at)) for at in np.ndindex(*map(len, every))]
+    found = []
+    for row, score in each(kind):
+        covered, masks = [], []
+        for place in places:
+            mask = torch.zeros(shape, dtype=torch.bool)
+            mask[(..., *(slice(at, at + window) for at in place))] = True
+            masks.append(mask)
+            covered.append(torch.where(mask, 0.0, row))
+        total, hits = torch.zeros_like(row), torch.zeros_like(row)
+        for mask, drop in zip(masks, drops(score, row, covered), strict=True):
+            total[mask] += drop
+            hits[mask] += 1
+        found.append(total / hits)
+    return torch.stack(found)
+
+
+def groups(kind: Kind, options: Options, cells: int) -> Tensor:
+    """The label of every number of a row: as told, else squares of a picture, else its own."""
+    shape = kind.rows.shape[1:]
+    if "feature_mask" in options:
+        mask = options["feature_mask"]
+        own = kind.rows.movedim(1, -1).shape[1:] if kind.last else shape
+        return first(mask.expand(1, *own), kind.last)[0].long()
+    if len(shape) != 3:
+        return torch.arange(shape.numel()).reshape(shape)
+    label = torch.zeros(shape, dtype=torch.int64)
+    for i, j in np.ndindex(*shape[1:]):
+        label[:, i, j] = (i * cells // shape[1]) * cells + j * cells // shape[2]
+    return label
+
+
+@oracle
+def feature_ablation(kind: Kind, options: Options) -> Tensor:
+    label = groups(kind, options, 7)
+    found = []
+    for row, score in each(kind):
+        here, names = torch.zeros_like(row), label.unique().tolist()
+        covered = [torch.where(label == name, 0.0, row) for name in names]
+        for name, drop in zip(names, drops(score, row, covered), strict=True):
+            here[label == name] = drop
+        found.append(here)
+    return torch.stack(found)
+
+
+@oracle
+def rise(kind: Kind, options: Options) -> Tensor:
+    n, grid = options["n_masks"], options["grid"]
+    height, width = kind.rows.shape[2:]
+    down, right = -(-height // grid), -(-width // grid)
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.rand(n, 1, grid, grid, generator=generator) < 0.5
+    masks = []
+    for one in kept:
+        top = int(torch.randint(down, (), generator=generator))
+        left = int(torch.randint(right, (), generator=generator))
+        whole = _stretched(one[0].double(), ((grid + 1) * down, (grid + 1) * right))
+        masks.append(whole[top : top + height, left : left + width])
+    found = []
+    for row, score in each(kind):
+        seen = [score((row * mask)[None]).item() * mask for mask in masks]
+        found.append((sum(seen) / (n * 0.5)).expand(row.shape))
+    return torch.stack(found)
+
+
+@oracle
+def band_occlusion(kind: Kind, options: Options) -> Tensor:
+    found, dark = [], kind.rows.min()
+    rows, frames = kind.rows.shape[2:]
+    for row, score in each(kind):
+        time = _mean_drops(score, row, dark, frames, lambda a, b: (..., slice(a, b)))
+        pitch = _mean_drops(score, row, dark, rows, lambda a, b: (..., slice(a, b), slice(None)))
+        both = pitch.clamp(min=0)[:, None] * time.clamp(min=0)[None]
+        found.append(both.sqrt()[None])
+    return torch.stack(found)
+
+
+def _mean_drops(
+    score: Score, row: Tensor, dark: Tensor, length: int, part: Callable[[int, int], Any]
+) -> Tensor:
+    starts, covered = _starts(length, 4, 1), []
+    for start in starts:
+        covered.append(row.clone())
+        covered[-1][part(start, start + 4)] = dark
+    total, hits = (torch.zeros(length, dtype=torch.float64) for _ in range(2))
+    for start, drop in zip(starts, drops(score, row, covered), strict=True):
+        total[start : start + 4] += drop
+        hits[start : start + 4] += 1
+    return total / hits
+
+
+# ---- sharing out ---------------------------------------------------------------------------------
+
+
+def shares(worth: Callable[[tuple[int, ...]], float], n: int) -> np.ndarray:
+    """Shapley values, one sum over coalitions for each player."""
+    found = np.zeros(n)
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        for size in range(n):
+            weight = factorial(size) * factorial(n - size - 1) / factorial(n)
+            for team in combinations(others, size):
+                found[i] += weight * (worth(tuple(sorted((*team, i)))) - worth(team))
+    return found
+
+
+def _teams(n: int) -> list[tuple[int, ...]]:
+    return [team for size in range(n + 1) for team in combinations(range(n), size)]
+
+
+@oracle
+def shapley_values(kind: Kind, options: Options) -> Tensor:
+    label = groups(kind, options, 3)
+    names = label.unique().tolist()
+    found = []
+    for row, score in each(kind):
+        teams = _teams(len(names))
+        shown = [torch.isin(label, torch.tensor([names[i] for i in team])) for team in teams]
+        with torch.no_grad():
+            scores = score(torch.stack([torch.where(one, row, 0.0) for one in shown])).tolist()
+        worths = dict(zip(teams, scores, strict=True))
+        here = torch.zeros_like(row)
+        for name, share in zip(names, shares(worths.__getitem__, len(names)), strict=True):
+            here[label == name] = share
+        found.append(here)
+    return torch.stack(found)
+
+
+def _game(kind: Kind, i: int) -> tuple[Callable[[tuple[int, ...]], float], int, Tensor]:
+    """The game of a row: its worth, the number of players, and whose each number is.
+
+    Of a table the players are columns, hidden by the background; of a picture the squares of a
+    grid of 4 x 4, hidden by its darkest value.
+    """
+    row, score = kind.rows[i], score_of(kind, kind.targets[i])
+    table = row.ndim == 1
+    label = torch.arange(len(row)) if table else groups(kind, {}, 4)
+    others = kind.background if table else row.min().expand(1, *row.shape)
+    known: dict[tuple[int, ...], float] = {}
+
+    def worth(team: tuple[int, ...]) -> float:
+        if team not in known:
+            shown = torch.isin(label, torch.tensor(team, dtype=torch.int64))
+            with torch.no_grad():
+                known[team] = score(torch.where(shown, row, others)).mean().item()
+        return known[team]
+
+    return worth, int(label.max()) + 1, label
+
+
+@oracle
+def kernel_shap(kind: Kind, options: Options) -> Tensor:
+    """Exact Shapley values of few players; of many the regression on the documented draws."""
+    found = []
+    for i in range(len(kind.rows)):
+        worth, n, label = _game(kind, i)
+        values = shares(worth, n) if "n_samples" not in options else _regressed(worth, n, options)
+        found.append(torch.as_tensor(values)[label])
+    return torch.stack(found)
+
+
+def _regressed(worth: Callable[[tuple[int, ...]], float], n: int, options: Options) -> np.ndarray:
+    """Solve the regression with its constraint by a Lagrange multiplier."""
+    generator, pairs = np.random.default_rng(0), options["n_samples"] // 2
+    share = np.array([(n - 1) / (k * (n - k)) for k in range(1, n)])
+    sizes = generator.choice(np.arange(1, n), size=pairs, p=share / share.sum())
+    ranks = generator.random((pairs, n)).argsort(1)
+    teams = [tuple(np.flatnonzero(r < size).tolist()) for r, size in zip(ranks, sizes, strict=True)]
+    teams += [tuple(sorted(set(range(n)) - set(team))) for team in teams]
+    z = np.array([[float(i in team) for i in range(n)] for team in teams])
+    nobody, everybody = worth(()), worth(tuple(range(n)))
+    y = np.array([worth(team) for team in teams]) - nobody
+    ones = np.ones((n, 1))
+    system = np.block([[2 * z.T @ z, ones], [ones.T, np.zeros((1, 1))]])
+    return np.linalg.solve(system, np.append(2 * z.T @ y, everybody - nobody))[:n]
+
+
+@oracle
+def permutation_shap(kind: Kind, options: Options) -> Tensor:
+    found = []
+    for i in range(len(kind.rows)):
+        worth, n, label = _game(kind, i)
+        generator, values = np.random.default_rng(0), np.zeros(n)
+        for _ in range(options["n_permutations"]):
+            order = generator.permutation(n).tolist()
+            for way in (order, order[::-1]):
+                for at, player in enumerate(way):
+                    before = tuple(sorted(way[:at]))
+                    values[player] += worth(tuple(sorted(way[: at + 1]))) - worth(before)
+        found.append(torch.as_tensor(values / 2 / options["n_permutations"])[label])
+    return torch.stack(found)
+
+
+@oracle
+def linear_shap(kind: Kind, options: Options) -> Tensor:
+    """Exact Shapley values of what the model decides by, a weighted sum."""
+    model, found = kind.model, []
+    for row, target in zip(kind.rows.numpy(), kind.targets, strict=True):
+        sign = -1 if target == 0 else 1
+
+        def worth(team: tuple[int, ...], row: np.ndarray = row, sign: int = sign) -> float:
+            rows = kind.background.numpy().copy()
+            rows[:, list(team)] = row[list(team)]
+            return sign * (rows @ model.coef_.ravel()).mean()
+
+        found.append(torch.as_tensor(shares(worth, len(row))))
+    return torch.stack(found)
+
+
+@oracle
+def tree_shap(kind: Kind, options: Options) -> Tensor:
+    """Shapley values of the tree's own game: unknown features take both ways, by their shares."""
+    tree = kind.model.tree_
+
+    def mean(node: int, row: np.ndarray, team: tuple[int, ...], target: int) -> float:
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left < 0:
+            return float(tree.value[node, 0, target])
+        if tree.feature[node] in team:
+            low = np.float32(row[tree.feature[node]]) <= tree.threshold[node]
+            return mean(left if low else right, row, team, target)
+        size = tree.weighted_n_node_samples
+        parts = [size[child] * mean(child, row, team, target) for child in (left, right)]
+        return float(sum(parts) / size[node])
+
+    found = []
+    for row, target in zip(kind.rows.numpy(), kind.targets, strict=True):
+        values = shares(lambda team, r=row, t=target: mean(0, r, team, t or 0), len(row))
+        found.append(torch.as_tensor(values))
+    return torch.stack(found)
+
+
+@oracle
+def path_attribution(kind: Kind, options: Options) -> Tensor:
+    """On a row's way, the change of the mean answer to the training rows that came this far."""
+    reached = kind.model.decision_path(kind.fitted.to_numpy(np.float32)).toarray().astype(bool)
+    answers = kind.model.predict_proba(kind.fitted)
+    found = []
+    for row, target in zip(kind.rows, kind.targets, strict=True):
+        way = np.flatnonzero(kind.model.decision_path(row.float().numpy()[None]).toarray()[0])
+        means = [answers[reached[:, node], target].mean() for node in way]
+        values = torch.zeros_like(row)
+        for node, before, after in zip(way, means, means[1:], strict=False):
+            values[kind.model.tree_.feature[node]] += after - before
+        found.append(values)
+    return torch.stack(found)
+
+
+# ---- LIME ----------------------------------------------------------------------------------------
+
+
+def _ridge(samples: np.ndarray, scores: list[float]) -> np.ndarray:
+    """The weighted regression with LIME's penalty, solved by scikit-learn."""
+    n = samples.shape[1]
+    near = []
+    for z in samples:
+        distance = 1 - (z.sum() / sqrt(n * z.sum()) if z.any() else 0)
+        near.append(sqrt(exp(-(distance**2) / 0.25**2)))
+    mean = np.average(samples, axis=0, weights=near)
+    spread = sum(weight * (z - mean) ** 2 for weight, z in zip(near, samples, strict=True))
+    alpha = 0.0 if n == 1 else min(1.0, 0.01 * float(spread.mean()))
+    return Ridge(alpha=alpha, tol=1e-12).fit(samples, scores, sample_weight=near).coef_
+
+
+def _samples(options: Options, n: int) -> np.ndarray:
+    samples = np.random.default_rng(0).integers(2, size=(options["n_samples"], n))
+    samples[0] = 1
+    return samples
+
+
+@oracle
+def lime_tabular(kind: Kind, options: Options) -> Tensor:
+    background = kind.background.numpy()
+    found = []
+    for row, score in each(kind):
+        samples = _samples(options, len(row))
+        drawn = np.random.default_rng([0, 1]).integers(len(background), size=samples.shape)
+        copies = np.stack([
+            [row[i] if z[i] else background[d[i], i] for i in range(len(row))]
+            for z, d in zip(samples, drawn, strict=True)
+        ])  # fmt: skip
+        with torch.no_grad():
+            found.append(torch.as_tensor(_ridge(samples, score(torch.as_tensor(copies)).tolist())))
+    return torch.stack(found)
+
+
+@oracle
+def lime_image(kind: Kind, options: Options) -> Tensor:
+    from skimage.segmentation import slic
+
+    found = []
+    for given, (row, score) in zip(kind.x, each(kind), strict=True):
+        # the superpixels are those of the picture in its own precision
+        pixels = np.asarray(given) if kind.last else np.moveaxis(np.asarray(given), 0, -1)
+        label = torch.as_tensor(slic(pixels, n_segments=50, compactness=10, start_label=0))
+        label = label.unique(return_inverse=True)[1]
+        samples = _samples(options, int(label.max()) + 1)
+        shown = torch.as_tensor(samples)[:, label].bool()[:, None]
+        with torch.no_grad():
+            scores = score(torch.where(shown, row, row.min())).tolist()
+        found.append(torch.as_tensor(_ridge(samples, scores))[label].expand(row.shape))
+    return torch.stack(found)
+
+
+def _padded(rows: list[Any]) -> Tensor:
+    found = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values)] = torch.as_tensor(values)
+    return found
+
+
+@oracle
+def lime_text(kind: Kind, options: Options) -> Tensor:
+    found = []
+    for text, target in zip(kind.x, kind.targets, strict=True):
+        words = re.findall(r"\w+", text)
+        samples, scores = _samples(options, len(words)), []
+        for z in samples:
+            parts = iter(z)
+            shown = re.sub(r"\w+", lambda word, parts=parts: word[0] if next(parts) else "", text)
+            scores.append(_answer_to(kind.model, shown, target))
+        found.append(_ridge(samples, scores))
+    return _padded(found)
+
+
+def _answer_to(model: Any, text: str, target: int) -> float:
+    if not isinstance(model, nn.Module):
+        return float(model([text])[0, target])
+    with torch.no_grad():
+        return float(model.eval()(model.encode([text]))[0, target])
+
+
+@oracle
+def token_attributions(kind: Kind, options: Options) -> Tensor:
+    """Integrated gradients of the words' vectors, summed over each vector."""
+    points, found = (torch.arange(1000) + 0.5) / 1000, []
+    for text, target in zip(kind.x, kind.targets, strict=True):
+        vectors = kind.model.embed(kind.model.encode([text])).detach()
+        leaf = (points[:, None, None] * vectors).requires_grad_()
+        score = kind.model.eval().forward_embedded(leaf)[:, target].sum()
+        (gradient,) = torch.autograd.grad(score, leaf)
+        found.append((vectors[0] * gradient.mean(0)).sum(1))
+    return _padded(found)
