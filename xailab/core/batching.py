@@ -20,7 +20,7 @@ from xailab.core.checks import check_positive
 
 Rows = Tensor | np.ndarray | Sequence[Any]
 
-_CHUNK_BYTES = 32 * 2**20  # one chunk of inputs never grows beyond this,
+_CHUNK_BYTES = 8 * 2**20  # one chunk of inputs never grows beyond this,
 _GRAPH_BYTES = 8 * 2**20  # or this where gradients are recorded: a graph keeps every layer's output
 _best_sizes: WeakKeyDictionary[Any, dict[tuple[Any, ...], "_Sizes"]] = WeakKeyDictionary()
 
