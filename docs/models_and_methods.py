@@ -7,8 +7,8 @@ Every cell is asked and compared with an oracle, by the code that the tests run:
 
 from pathlib import Path
 
-from tests.cells import METHODS, RIGHT, cell
-from tests.kinds import MAKERS, installed
+from tests.cells import METHODS, REASONS, RIGHT, cell
+from tests.kinds import MAKERS, NAMED, installed
 from xailab.core.registry import Card
 
 PAGE = Path(__file__).resolve().parent / "models_and_methods.md"
@@ -17,12 +17,12 @@ _HEAD = """\
 # Which method for which model
 
 Made by `python -m docs.models_and_methods`; a test compares. Each method of `xailab.methods()` was
-asked about a small model of each kind, through `xailab.explain`, with the options that are said.
+asked about a small model of each kind, through `xailab.explain`.
 **right** means: the answer is that of a second, slow program written from the method's definition
-(`tests/oracles.py`). Everything else is the short reason of a refusal: an error that says in full
-what came and what to do instead. There is no third kind of cell. The models are those of
-`tests/kinds.py`; where one is "wrapped", it is the kind before it in a function of one argument
-that gives one number for each class.
+(`tests/oracles.py`). Everything else is the short reason of a refusal: an error that says in full,
+as below the tables, what came and what to do instead. There is no third kind of cell. The models
+are those of `tests/kinds.py`; where one is "wrapped", it is the kind before it in a function of one
+argument that gives one number for each class.
 """
 _NEEDS = {
     "layer": "a layer with positions",
@@ -51,13 +51,13 @@ _PROMISES = {
 
 def text() -> str:
     """Return the whole page."""
-    return "\n".join([_HEAD, *(_table(group) for group in MAKERS), _cards()])
+    return "\n".join([_HEAD, *(_table(group) for group in MAKERS), _refusals(), _cards()])
 
 
 def read(page: str) -> dict[tuple[str, str], str]:
     """Return the cells that a page holds: (kind, method) -> what became of it."""
     cells, kinds = {}, []
-    for line in page.partition("\n## What the methods say")[0].splitlines():
+    for line in page.partition("\n## What")[0].splitlines():
         parts = [part.strip() for part in line.strip("|").split("|")]
         if line.startswith("| method"):
             kinds = parts[1:]
@@ -79,6 +79,18 @@ def _table(group: str) -> str:
 def _cell(kind: str, name: str) -> str:
     said = cell(kind, name).said
     return "**right**" if said == RIGHT else said
+
+
+def _refusals() -> str:
+    """Say every short reason in full, as it was said first."""
+    found: dict[str, str] = {}
+    for kind in filter(installed, NAMED):
+        for name in sorted(METHODS):
+            one = cell(kind, name)
+            found.setdefault(one.said, f"{one.message} ({kind})")
+    rows = [f"| {said} | {found[said]} |".replace("\n", " ") for said in REASONS if said in found]
+    head = "| in short | in full, of one kind |\n|---|---|"
+    return "\n".join(["## What the refusals say in full\n", head, *rows, ""])
 
 
 def _cards() -> str:

@@ -10,6 +10,7 @@ from xailab.attribution import register_all
 from xailab.attribution.cam import grad_cam
 from xailab.attribution.saliency import saliency
 from xailab.core.registry import METHODS, Card, chosen, method, refuse_unknown
+from xailab.core.subjects import subject
 
 register_all()
 X = torch.ones(2, 3)
@@ -113,3 +114,20 @@ def test_options_nobody_takes():
         refuse_unknown(["n_sample"], wanted)
     with pytest.raises(TypeError, match="they take layer, strength"):
         refuse_unknown(["qqqqq"], chosen([mine]))
+
+
+def test_axes_that_are_said_turn_windows_masks_and_backgrounds():
+    total = lambda x: (x * torch.tensor([1.0, 10.0])).sum((1, 2))  # noqa: E731 - (N, T, 2)
+    x, mask = torch.ones(1, 3, 2), torch.arange(3)[:, None]
+    of = subject(total, x, channel_axis=-1)
+
+    def ask(name, **options):
+        known = METHODS[name].options_for(of, options)
+        return METHODS[name].ask(of, None, known)[0].tolist()
+
+    assert ask("occlusion") == [[[11.0, 11.0]] * 3]  # a step of time is covered, all of it
+    assert ask("feature_ablation", feature_mask=mask) == [[[11.0, 11.0]] * 3]
+    baseline = torch.tensor([1.0, 0.0])  # of the two channels
+    assert ask("feature_ablation", baseline=baseline) == [[[0.0, 10.0]] * 3]
+    found = ask("expected_gradients", background=torch.zeros(2, 3, 2), n_samples=2)
+    assert found == [[[1.0, 10.0]] * 3]

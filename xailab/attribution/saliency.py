@@ -272,7 +272,9 @@ def _relus(model: nn.Module) -> list[nn.Module]:
         module for module in model.modules() if isinstance(module, (nn.ReLU, nn.ReLU6))
     ]
     if not relus:
-        raise ValueError("the model has no ReLU modules (nn.ReLU or nn.ReLU6) to work on")
+        raise ValueError(
+            "the model has no ReLU modules (nn.ReLU or nn.ReLU6) to work on: saliency needs none"
+        )
     return relus
 
 

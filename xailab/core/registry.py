@@ -103,7 +103,8 @@ class Card:
         """
         options = options or {}
         if self.kinds and of.kind not in self.kinds:
-            return f"it explains a {' or a '.join(sorted(self.kinds))}, and x is a {of.kind}"
+            own = " or a ".join(sorted(self.kinds))
+            return f"it explains a {own}, and x is a {of.kind}: ask {_INSTEAD[of.kind]}"
         if self.takes == "model" and of.kind == "text":
             return "it explains numbers; of a text ask token_attributions or lime_text"
         if self.takes == "tokens" and of.framework != "tokens":
@@ -116,8 +117,8 @@ class Card:
             return "" if self.keras else "it has no form for Keras; integrated_gradients has"
         if "gradient" in self.needs and not (of.differentiable or of.framework == "tokens"):
             return "it needs gradients, and this model only answers: ask occlusion, LIME or SHAP"
-        if "layer" in self.needs and of.framework != "torch" and self.takes == "model":
-            return "it looks into the layers of an nn.Module: write the model as one"
+        if self.needs & {"layer", "relu", "known"} and of.framework not in ("torch", "tokens"):
+            return "it works on the layers of an nn.Module: write the model as one"
         if "layer" in self.needs and of.channel_axis != 1:
             return "it lays maps over x with channels first: let the model take x.movedim(1, -1)"
         if "layer" in self.needs and not (options.get("layer") or of.layer):
@@ -171,6 +172,13 @@ class Card:
 
 
 METHODS: dict[str, Card] = {}
+_INSTEAD = {  # what takes any model of such rows
+    "table": "kernel_shap or lime_tabular",
+    "picture": "occlusion or lime_image",
+    "sequence": "occlusion or feature_ablation",
+    "volume": "occlusion or feature_ablation",
+    "text": "lime_text",
+}
 _LIKE_X = ("background", "baseline", "feature_mask")  # options in the axes of x
 
 
@@ -270,6 +278,4 @@ def stride_of(subject: Subject) -> Any:
 
 def grid_of(cells: int) -> Callable[[Subject], Tensor | None]:
     """Return a default for `feature_mask`: the squares of a grid over pictures, else no mask."""
-    return lambda subject: (
-        subject.own(subject.grid(cells)) if subject.kind in PICTURE else None
-    )
+    return lambda subject: subject.own(subject.grid(cells)) if subject.kind in PICTURE else None

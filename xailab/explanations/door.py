@@ -62,8 +62,9 @@ def explain(
             network, SHAP and LIME for a black box on a table with a `background`.
         feature_names: what the columns of a table are called; those of a DataFrame by default.
         options: keyword arguments such as `layer`, `background`, `seed`, `batch_size`; each goes to
-            those methods that know it. `channel_axis` says for all where x has its channels. What a method needs and is not told (a window, the squares
-            of a grid, the last layer with positions) is drawn from the subject.
+            those methods that know it. `channel_axis` says for all where x has its channels. What
+            a method needs and is not told (a window, the squares of a grid, the last layer with
+            positions) is drawn from the subject.
 
     Returns:
         The maps with their time, rows, layer and, where a method promises a sum, what it misses;
