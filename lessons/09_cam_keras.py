@@ -398,11 +398,11 @@ print("each call after it:", milliseconds(lambda: swift(cat_last, asked)), "ms")
 # %%
 shots = data.photos(well_classified=True).take(range(10))
 tensors = [net.preprocess(image) for image in shots.images]  # each (1, 3, 224, 224)
+in_torch = cams.grad_cam(net.model, torch.cat(tensors), shots.y, layer="bn2", upsample=False)
 pairs = []
-for x, target in zip(tensors, shots.y.tolist()):
-    in_torch = cams.grad_cam(net.model, x, target, layer="bn2", upsample=False)
+for x, target, heat in zip(tensors, shots.y.tolist(), in_torch):
     _, in_keras = swift(last(x), tf.constant(target))
-    pairs.append((in_torch[0, 0].numpy(), in_keras[0, ..., 0].numpy()))
+    pairs.append((heat[0].numpy(), in_keras[0, ..., 0].numpy()))
 
 # %%
 rows = [
