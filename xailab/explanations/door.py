@@ -106,7 +106,9 @@ def _subject(
 ) -> Subject:
     if isinstance(model, Subject):
         if x is not None or options.get("channel_axis") is not None:
-            raise TypeError("a Subject holds its rows already, and their axes: pass no x, no channel_axis")
+            raise TypeError(
+                "a Subject holds its rows already, and their axes: pass no x, no channel_axis"
+            )
         return model
     background = options.get("background")
     axis = options.get("channel_axis")
