@@ -46,6 +46,7 @@ from xailab.course import check, hint, predict, progress, quiz, reveal
 from xailab.evaluate.scoreboard import marked_digits_known_answer, record, score
 
 _ = torch.manual_seed(0)  # for the network with random weights near the end
+warnings.filterwarnings("ignore", "the attribution misses")  # too few steps, on purpose, to see it
 
 # %% [markdown]
 # The digit network of the last lessons, and a 4 that it was not trained on:

@@ -27,6 +27,7 @@
 # **Time:** 70 minutes with the exercises; the cells run in under a minute · **Difficulty:** 3 of 5
 
 # %%
+import warnings
 from functools import partial
 from time import perf_counter
 
@@ -429,8 +430,11 @@ def rounded(x):
     return plain((x * 255).round() / 255)
 
 
+with warnings.catch_warnings(record=True, action="always") as said:
+    by_fgsm = fgsm(rounded, x, y, epsilon=0.1)
+print("The package warns:", said[0].message)
 claims = {
-    "FGSM": fgsm(rounded, x, y, epsilon=0.1),
+    "FGSM": by_fgsm,
     "square attack": forty(rounded, x, y, epsilon=0.1),
     "PGD of the bare network": bent,
 }
