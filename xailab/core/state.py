@@ -63,7 +63,7 @@ def frozen(model: Callable[..., Any]) -> Iterator[None]:
     >>> net[1].training, net[0].weight.requires_grad
     (True, True)
     """
-    with alone(), _same_randomness(), ExitStack() as stack:
+    with alone(), same_randomness(), ExitStack() as stack:
         for network in networks_in(model):
             stack.enter_context(_still(network))
         yield
@@ -180,7 +180,7 @@ def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _same_randomness() -> Iterator[None]:
+def same_randomness() -> Iterator[None]:
     """Put back the global random state of torch, NumPy and Python."""
     states = np.random.get_state(), random.getstate()  # noqa: NPY002 - what a model may draw from
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

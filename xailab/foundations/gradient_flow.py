@@ -18,7 +18,7 @@ from xailab.core.checks import Target, as_integer, check_input, check_positive
 from xailab.core.layers import capture, find_layer, hooked, replaced
 from xailab.core.outputs import class_logits, labels_of
 from xailab.core.scores import gradients_on, outputs_of
-from xailab.core.state import frozen
+from xailab.core.state import alone, frozen, same_randomness
 from xailab.models.loop import evaluate
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -343,7 +343,7 @@ def _as_it_is(
     def run(x: Tensor) -> Tensor:
         return functional_call(model, {**parameters, **buffers}, (x,))
 
-    with frozen(run):  # a plain function: only the random state is guarded
+    with alone(), same_randomness():
         yield run, parameters
 
 
