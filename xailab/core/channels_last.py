@@ -12,6 +12,7 @@ from xailab.core.callable_module import make_callable
 from xailab.core.layers import replaced
 
 _FEW = 16  # fewer rows do not pay for the copies
+_LAYOUT = torch.channels_last
 
 
 @contextmanager
@@ -45,15 +46,16 @@ def _plain(layer: nn.Module) -> bool:
 
 def _quick(layer: Any) -> Callable[[Tensor], Tensor]:
     weight = layer.weight
-    copy = weight.detach().contiguous(memory_format=torch.channels_last)
+    copy = weight.detach().contiguous(memory_format=_LAYOUT)
     return partial(_forward, layer, weight, weight._version, copy)
 
 
 def _forward(layer: Any, weight: Tensor, version: int, copy: Tensor, x: Tensor) -> Tensor:
     same = layer.weight is weight and weight._version == version
     # Of one row laid out so, torch's instance norm gives a wrong gradient (seen in 2.14).
-    several = x.ndim == 4 and len(x) > 1
-    return layer._conv_forward(x, copy if same and several else layer.weight, layer.bias)
+    if not (same and x.ndim == 4 and len(x) > 1):
+        return layer._conv_forward(x, layer.weight, layer.bias)
+    return layer._conv_forward(x.contiguous(memory_format=_LAYOUT), copy, layer.bias)
 
 
 make_callable(__name__)
