@@ -2,7 +2,7 @@
 
     python -m benchmarks.mutants xailab/attribution/cam.py [--n 30] [--seed 0] [--only LINE]
 
-A mutant that no test notices (it survives) shows a line that no test holds to its definition, or
+A mutant that no test notices (all pass) shows a line that no test holds to its definition, or
 a change that changes nothing. The tree is copied first; the shared one is never touched.
 """
 
@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
@@ -132,8 +133,8 @@ def difference(source: str, mutant: str) -> str:
     return "\n".join(line.strip() for line in lines if not line.startswith("@@"))
 
 
-def survives(folder: Path, module: str, text: str, tests: list[str], seconds: float) -> bool:
-    """Tell whether every test passes with this text in the place of the module."""
+def outcome(folder: Path, module: str, text: str, tests: list[str], seconds: float) -> str:
+    """Run the tests with this text in the place of the module: passed, failed or out of time."""
     (folder / module).write_text(text)
     shutil.rmtree((folder / module).parent / "__pycache__", ignore_errors=True)
     child = os.fork()
@@ -143,11 +144,11 @@ def survives(folder: Path, module: str, text: str, tests: list[str], seconds: fl
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status == 0
+            return "passed" if status == 0 else "failed"
         time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)  # a loop without an end: noticed
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return False
+    return "out of time"
 
 
 def _test(folder: Path, tests: list[str]) -> None:
@@ -205,17 +206,18 @@ def run(module: str, n: int, seed: int, skip: int = 0, line: int | None = None) 
         for part in ("xailab", "tests", "datasets", "pyproject.toml"):
             _copy(ROOT / part, folder / part)
         began = time.monotonic()
-        if not survives(folder, module, source, tests, 600):
-            print(f"{module}: its tests fail as it is; nothing was tried", flush=True)
+        if (came := outcome(folder, module, source, tests, 600)) != "passed":
+            print(f"{module}: its tests as they are: {came}; nothing was tried", flush=True)
             return
         limit = 30 + 3 * (time.monotonic() - began)
-        killed = 0
+        ends = Counter()
         for where, what, text in drawn:
-            if survives(folder, module, text, tests, limit):
-                print(f"survived, {module}:{where}, {what}\n{difference(source, text)}", flush=True)
-            else:
-                killed += 1
-        print(f"{module}: {len(drawn)} run, {killed} killed, seed {seed}", flush=True)
+            ends[end := outcome(folder, module, text, tests, limit)] += 1
+            if end != "failed":  # a loop without an end counts as killed, a slow machine must not
+                print(f"{end}, {module}:{where}, {what}\n{difference(source, text)}", flush=True)
+        killed = len(drawn) - ends["passed"]
+        slow = f" ({ends['out of time']} out of time)" if ends["out of time"] else ""
+        print(f"{module}: {len(drawn)} run, {killed} killed{slow}, seed {seed}", flush=True)
 
 
 def _copy(source: Path, to: Path) -> None:
