@@ -7,6 +7,7 @@ The names come from the code, which is read and not run:
 """
 
 import ast
+import copy
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +32,11 @@ its package, `from xailab.attribution import grad_cam`, and is loaded when it is
 
 
 class Name(NamedTuple):
-    """A public name: where it is defined, and the first line of its docstring."""
+    """A public name: where it is defined, how it is called, the first line of its docstring."""
 
     name: str
     module: str
+    call: str
     line: str
 
 
@@ -48,7 +50,7 @@ def defined(file: Path) -> list[Name]:
     kinds = (ast.FunctionDef, ast.ClassDef)
     tree = ast.parse(file.read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
-    return [Name(one.name, file.stem, _first(one)) for one in found]
+    return [Name(one.name, file.stem, _call(one), _first(one)) for one in found]
 
 
 def stub(package: Path) -> str:
@@ -59,7 +61,7 @@ def stub(package: Path) -> str:
     """
     files = modules(package)
     offered: dict[str, str] = {}
-    for name, module, _ in (one for file in files for one in defined(file)):
+    for name, module, *_ in (one for file in files for one in defined(file)):
         if module in APART or name == module:  # such a module can be called: core.callable_module
             continue
         if name in offered:
@@ -99,9 +101,9 @@ def text() -> str:
     parts = [_HEAD]
     for package in (ROOT / "xailab" / name for name in PACKAGES):
         title = _first(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))
-        rows = [f"| `{one.name}` | `{one.module}` | {one.line} |" for one in names(package)]
+        rows = [f"| `{one.call}` | `{one.module}` | {one.line} |" for one in names(package)]
         parts.append(f"## xailab.{package.name}\n\n{title}\n")
-        parts.append("\n".join(["| name | module | what it is |", "|---|---|---|", *rows]) + "\n")
+        parts.append("\n".join(["| call | module | what it is |", "|---|---|---|", *rows]) + "\n")
     return "\n".join(parts)
 
 
@@ -116,6 +118,17 @@ def _order(item: tuple[str, str]) -> tuple[str, int, str]:
     """Sort as the linter does: by module, then CONSTANTS, Classes, functions."""
     name, module = item
     return module, 0 if name.isupper() else 1 if name[0].isupper() else 2, name
+
+
+def _call(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """Return a function as it is called, with its defaults and without types; a class by name."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    bare = copy.deepcopy(node.args)
+    for one in ast.walk(bare):
+        if isinstance(one, ast.arg):
+            one.annotation = None
+    return f"{node.name}({ast.unparse(bare)})".replace("|", "\\|")
 
 
 def _first(node: ast.Module | ast.FunctionDef | ast.ClassDef) -> str:
