@@ -18,6 +18,12 @@ from xailab.core.subjects import PICTURE, Subject
 
 TABLE, TEXT = frozenset({"table"}), frozenset({"text"})
 _LARGEST = 8  # so many players are asked in all their coalitions: 256
+_OF_WORDS = {
+    "input_x_gradient": "input x gradient of words",
+    "occlusion": "occlusion of words",
+    "lrp": "LRP of words",
+    "gradient_attention": "gradient x attention rollout of words",
+}
 Options = Mapping[str, Any]
 
 
@@ -27,10 +33,12 @@ class Answer(NamedTuple):
     Attributes:
         values: (N, ...), one map a row.
         names: of the numbers of each row, where they are words; None: those of the subject.
+        gap: what the sum of each row misses, (N,), where the method promises one and tells.
     """
 
     values: Tensor
     names: list[list[str]] | None = None
+    gap: Tensor | None = None
 
 
 def _row_by_row(subject: Subject, target: Any, ask: Callable[[Any, Any], Any]) -> Answer:
@@ -76,7 +84,8 @@ def _lime_text(subject: Subject, target: Any, options: Options) -> Answer:
 
 def _token_attributions(subject: Subject, target: Any, options: Options) -> Answer:
     found = sequences.token_attributions(subject.model, subject.x, target, **options)
-    return Answer(found.weights, found.tokens)
+    promised = options.get("method", sequences.METHODS[0]) == "integrated_gradients"
+    return Answer(found.weights, found.tokens, found.gap if promised else None)
 
 
 def _shap(method: Callable[..., np.ndarray]) -> Callable[[Subject, Any, Options], Answer]:
@@ -195,7 +204,7 @@ def register() -> None:
         Card("path_attribution", shapley.path_attribution, title="path of the tree (Saabas)",
              takes="tree", kinds=TABLE, run=_of_tree(shapley.path_attribution)),
         Card("token_attributions", sequences.token_attributions, needs=frozenset({"gradient"}),
-             title="integrated gradients of words", takes="tokens", kinds=TEXT,
+             title="integrated gradients of words", titles=_OF_WORDS, takes="tokens", kinds=TEXT,
              run=_token_attributions, rows=_samples("n_steps", 200)),
         Card("band_occlusion", sequences.band_occlusion, title="occlusion of bands",
              kinds=PICTURE, run=_band_occlusion),

@@ -2,13 +2,14 @@
 
 Lesson 12 teaches this file. Attention maps are weights (N, heads, T, T), one tensor a layer: row i
 says how position i mixes what it reads, and sums to 1. They are no explanation by themselves:
-`gradient_attention` and `head_ablation` ask what they do to a score.
+`gradient_attention`, `gradient_rollout` and `head_ablation` ask what they do to a score.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ def attention_maps(model: nn.Module, inputs: Inputs, *, kind: str | None = None)
         with capture(model, layers) as kept:
             outputs_of(model, x)
         maps = [output_of(kept, layer, len(x)).detach() for layer in layers]
-    return _checked(maps, len(x), "MaskedSoftmax")
+    return _checked(maps, len(x), model)
 
 
 def attention_rollout(maps: Sequence[Tensor] | Tensor, *, residual: bool = True) -> Tensor:
@@ -115,7 +116,7 @@ def attention_rollout(maps: Sequence[Tensor] | Tensor, *, residual: bool = True)
     return rolled.to(maps[0].dtype)
 
 
-def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list[Tensor]:
+def gradient_attention(model: nn.Module, inputs: Inputs, target: Target) -> list[Tensor]:
     r"""Attention times gradient: weights that the target's score would miss.
 
     $$R^{(l)} = A^{(l)} \odot \frac{\partial f_t}{\partial A^{(l)}}$$
@@ -124,8 +125,10 @@ def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list
     this is what each weight would add if the score were linear in it.
 
     Args:
-        model: a transformer of `xailab.models`, or any whose weights leave a `MaskedSoftmax`.
-        inputs: ids (N, T), or floats (N, ...).
+        model: a transformer of `xailab.models`, or any whose weights leave a `MaskedSoftmax`; or
+            one of the transformers library, which computes them as "eager" does while it is asked,
+            whatever it was loaded with.
+        inputs: ids (N, T), floats (N, ...), or a tokenizer's mapping of tensors.
         target: class index, (N,) class indices, or None for a single-output model.
 
     Returns:
@@ -133,8 +136,9 @@ def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list
         The last layer has nonzero rows only where its output is read: the class token's.
 
     Raises:
-        TypeError: inputs that are no tensor; a target that is no integer.
-        ValueError: as for `attention_maps`; a target out of range.
+        TypeError: inputs that are no tensors; a target that is no integer.
+        ValueError: as for `attention_maps`; a target out of range; weights that were returned but
+            that the score is not made of.
 
     Reference: Barkan, Hauon, Caciularu, Katz, Malkiel, Armstrong, Koenigstein (2021), Grad-SAM:
         Explaining Transformers via Gradient Self-Attention Maps (which keeps positive gradients).
@@ -146,10 +150,75 @@ def gradient_attention(model: nn.Module, inputs: Tensor, target: Target) -> list
     >>> last.shape, bool((last[:, :, 1:] == 0).all())
     (torch.Size([1, 4, 4, 4]), True)
     """
-    layers, x = _layers(model), _check_inputs(model, inputs)
-    with frozen(model), gradients_on():
-        found = [layer_gradient(model, x, target, layer) for layer in layers]
-    return [weights * gradient for weights, gradient in found]
+    return [weights * gradient for weights, gradient in _with_gradients(model, inputs, target)]
+
+
+class GradientRollout(NamedTuple):
+    """What each position of the last layer holds of each input, as the score wants it.
+
+    Attributes:
+        relevance: (N, T, T), row i for position i of the last layer; not negative.
+        read: (N, T), the shares in which the score reads those positions; they sum to 1.
+    """
+
+    relevance: Tensor
+    read: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The rows that the score reads, averaged: how much of each input it holds, (N, T)."""
+        return (self.read[:, None] @ self.relevance)[:, 0]
+
+
+def gradient_rollout(model: nn.Module, inputs: Inputs, target: Target) -> GradientRollout:
+    r"""Roll attention out with the gradients of a score: which inputs reach what it reads?
+
+    $$R \leftarrow R + \bar A^{(l)} R, \qquad \bar A^{(l)} = \operatorname{mean}_h \Big(
+      \frac{\partial f_t}{\partial A^{(l)}} \odot A^{(l)}\Big)^{+}, \qquad R = I \text{ at first}$$
+
+    Unlike `attention_rollout` it is about one class: a weight counts as far as the score grows with
+    it. Which positions of the last layer the score reads is seen from the gradients, which are 0
+    everywhere else: the class token's, the last token's, or all where their mean is taken. A
+    position that is read holds itself from the start: the 1 of the identity.
+
+    Args:
+        model: as for `gradient_attention`.
+        inputs: ids (N, T), floats (N, ...), or a tokenizer's mapping of tensors.
+        target: class index, (N,) class indices, or None for a single-output model.
+
+    Returns:
+        `GradientRollout(relevance, read)`; its `inputs` (N, T) is what is drawn. It has no unit,
+        and promises no sum.
+
+    Raises:
+        TypeError, ValueError: as for `gradient_attention`; layers of different numbers of
+            positions; a last layer that the score does not read.
+
+    Reference: Chefer, Gur, Wolf (2021), Generic Attention-Model Explainability for Interpreting
+        Bi-Modal and Encoder-Decoder Transformers (self-attention: their equations 5 and 6).
+    Elsewhere: the authors' `Transformer-MM-Explainability`, which draws the class token's row.
+
+    >>> from xailab.models import sms_transformer
+    >>> model = sms_transformer()
+    >>> found = gradient_rollout(model, model.encode(["WIN a prize"]), 1)
+    >>> found.read  # the class token alone
+    tensor([[1., 0., 0., 0.]])
+    >>> found.inputs.shape, bool((found.inputs >= 0).all())
+    (torch.Size([1, 4]), True)
+    """
+    found = [(_widened(a), _widened(g)) for a, g in _with_gradients(model, inputs, target)]
+    shapes = {tuple(a.shape[2:]) for a, _ in found}
+    if len(shapes) > 1 or len(set(*shapes)) > 1:
+        raise ValueError(f"layers must attend among the same positions to be rolled out: {shapes}")
+    first, last = found[0][0], found[-1][1]
+    rolled = torch.eye(first.shape[-1], dtype=first.dtype, device=first.device)
+    rolled = rolled.expand(len(first), -1, -1)
+    for weights, gradient in found:
+        rolled = rolled + (gradient * weights).clamp(min=0).mean(1) @ rolled
+    read = (last != 0).any(-1).any(1).to(first.dtype)
+    if not read.any(1).all():
+        raise ValueError("the score does not depend on what the last layer of attention gives")
+    return GradientRollout(rolled, read / read.sum(1, keepdim=True))
 
 
 def head_ablation(
@@ -238,26 +307,120 @@ def _check_inputs(model: nn.Module, inputs: Any) -> Tensor:
     return inputs
 
 
+def _with_gradients(
+    model: nn.Module, inputs: Inputs, target: Target
+) -> list[tuple[Tensor, Tensor]]:
+    r"""Return for every layer its weights $A$ and $\partial f_t / \partial A$, both detached."""
+    library = isinstance(model, nn.Module) and not attention_layers(model) and _gives_maps(model)
+    if library:
+        return _returned_with_gradients(model, inputs, target)
+    layers, x = _layers(model), _check_inputs(model, inputs)
+    with frozen(model), gradients_on():
+        return [layer_gradient(model, x, target, layer) for layer in layers]
+
+
+def _returned_with_gradients(
+    model: nn.Module, inputs: Inputs, target: Target
+) -> list[tuple[Tensor, Tensor]]:
+    """Ask a model of the transformers library for its weights, and how its score depends on them.
+
+    Parameters record the graph for a while: ids cannot.
+    """
+    with frozen(model), gradients_on(), _eager(model):
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        answer, first = _answer(model, inputs)
+        maps = _checked(_chosen(model, _groups(answer), answer, None), len(first), model)
+        scores = scores_of(lambda _: answer, first, target)
+        reached = scores.requires_grad and all(one.requires_grad for one in maps)
+        slopes = torch.autograd.grad(scores.sum(), maps, allow_unused=True) if reached else (None,)
+    found = [slope.detach() for slope in slopes if slope is not None]
+    if len(found) < len(maps):
+        raise ValueError(
+            f"the score of {type(model).__name__} is not made of the attention weights that it "
+            "returned: no gradient reaches them"
+        )
+    return [(a.detach(), slope) for a, slope in zip(maps, found, strict=True)]
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Let a model of the transformers library have its weights in memory, for a while.
+
+    Its way to compute attention is put back, and the hooks are taken off that it sets when it is
+    asked for its weights for the first time.
+    """
+    modules = list(model.modules())
+    configs = {id(one): one for module in modules if hasattr(one := _config(module), "__dict__")}
+    ways = [(one, way) for one in configs.values() if (way := _way(one)) in vars(one)]
+    before = [(one, way, vars(one)[way]) for one, way in ways]
+    with _hooks_as_they_were(modules):
+        try:
+            for one, way, _ in before:
+                setattr(one, way, "eager")
+            yield
+        finally:
+            for one, way, value in before:
+                setattr(one, way, value)
+
+
+def _config(module: nn.Module) -> Any:
+    return getattr(module, "config", None)
+
+
+def _way(config: Any) -> str:
+    inner = "_attn_implementation_internal"
+    return inner if inner in vars(config) else "_attn_implementation"
+
+
+@contextmanager
+def _hooks_as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Take off the forward hooks that modules got inside the block, and the mark that they did."""
+    mark = "_output_capturing_hooks_installed"
+    hooks = [(module, set(module._forward_hooks)) for module in modules]
+    bare = [module for module in modules if mark not in vars(module)]
+    try:
+        yield
+    finally:
+        for module, before in hooks:
+            for key in set(module._forward_hooks) - before:
+                del module._forward_hooks[key]
+        for module in bare:
+            vars(module).pop(mark, None)
+
+
+def _gives_maps(model: Any) -> bool:
+    """Tell whether a model can be asked for its weights by `output_attentions=True`."""
+    forward = model.forward if isinstance(model, nn.Module) else model
+    known = inspect.signature(forward).parameters.values()
+    return any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in known)
+
+
 def _returned(model: nn.Module, inputs: Any, kind: str | None) -> list[Tensor]:
     """Ask a model of the transformers library, or one like it, for its weights."""
     if not callable(model):
         raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
-    forward = model.forward if isinstance(model, nn.Module) else model
-    known = inspect.signature(forward).parameters.values()
-    if not any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in known):
+    if not _gives_maps(model):
         raise ValueError(
             f"{type(model).__name__} gives no attention weights: it neither holds a MaskedSoftmax "
             "nor takes output_attentions"
         )
+    answer, first = _answer(model, inputs)
+    maps = _checked(_chosen(model, _groups(answer), answer, kind), len(first), model)
+    return [weights.detach() for weights in maps]
+
+
+def _answer(model: Any, inputs: Any) -> tuple[Any, Tensor]:
+    """Return what a model answers together with its weights, and the first of its inputs."""
     options = {"output_attentions": True}
     if hasattr(getattr(model, "config", None), "return_dict"):
         options["return_dict"] = True  # names say what is what; a tuple does not
-    if isinstance(inputs, Mapping):
-        named = {name: _tensor(name, value) for name, value in inputs.items()}
-        rows, answer = len(next(iter(named.values()), ())), model(**named, **options)
-    else:
-        rows, answer = len(_check_inputs(model, inputs)), model(inputs, **options)
-    return _checked(_chosen(model, _groups(answer), answer, kind), rows, type(model).__name__)
+    if not isinstance(inputs, Mapping):
+        return model(_check_inputs(model, inputs), **options), inputs
+    named = {name: _tensor(name, value) for name, value in inputs.items()}
+    if not named:
+        raise ValueError("inputs is empty")
+    return model(**named, **options), next(iter(named.values()))
 
 
 def _tensor(name: str, value: Any) -> Tensor:
@@ -321,15 +484,16 @@ def _chosen(
     )
 
 
-def _checked(maps: list[Tensor], rows: int, name: str) -> list[Tensor]:
-    """Return the maps, detached, if each is (N, heads, T, S)."""
+def _checked(maps: list[Tensor], rows: int, model: Any) -> list[Tensor]:
+    """Return the maps if each is (N, heads, T, S)."""
+    name = type(model).__name__
     for weights in maps:
         if weights.ndim != 4 or len(weights) != rows:
             raise ValueError(
                 f"attention maps must be (N, heads, T, T) with N = {rows} rows; {name} gave "
                 f"{tuple(weights.shape)}: are these windows of the input?"
             )
-    return [weights.detach() for weights in maps]
+    return maps
 
 
 _TOLERANCE = 1e-2  # of sums: half precision is off by a few thousandths

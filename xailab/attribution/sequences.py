@@ -7,14 +7,16 @@ spectrogram, by silencing bands of frequency and stretches of time.
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from xailab.attribution.attention import gradient_rollout
 from xailab.attribution.occlusion import feature_ablation, occlusion
 from xailab.attribution.paths import integrated_gradients
+from xailab.attribution.relevance import lrp
 from xailab.attribution.saliency import input_x_gradient
 from xailab.core.checks import (
     Model,
@@ -25,16 +27,22 @@ from xailab.core.checks import (
 )
 from xailab.core.scores import scores_of, target_of_rows
 from xailab.core.state import frozen
-from xailab.models.texts import PADDING, TextModel, pieces
+from xailab.models.text_classifiers import TextClassifier
+from xailab.models.texts import Reading, SpecialToken, TextModel
 
-METHODS = ("integrated_gradients", "input_x_gradient", "occlusion")
+METHODS = ("integrated_gradients", "input_x_gradient", "occlusion")  # of any network on words
+RELEVANCE = ("lrp", "gradient_attention")  # of transformers, and what else their rules know
+
+
+_MANY, _HALF = 50, 0.5  # so many steps that miss such a share of a sum will not find it by more
 
 
 class TokenAttributions(NamedTuple):
     """What each word did to the score.
 
     Attributes:
-        tokens: the words of each row, as they are written where texts were given.
+        tokens: the words of each row, as they are written where texts were given; special tokens
+            ([CLS], <s>) where the tokenizer put them, which `special` tells apart.
         weights: (N, T), signed, in units of the score; `weights[i, j]` belongs to
             `tokens[i][j]`, and padding has 0.
         change: (N,), the score minus that of the baseline in place of all words: what complete
@@ -44,6 +52,13 @@ class TokenAttributions(NamedTuple):
     tokens: list[list[str]]
     weights: Tensor
     change: Tensor
+
+    @property
+    def special(self) -> Tensor:
+        """Which of the tokens stand for no word of the text ([CLS], <s>), (N, T) bool."""
+        rows = [[isinstance(token, SpecialToken) for token in row] for row in self.tokens]
+        padded = [row + [False] * (self.weights.shape[1] - len(row)) for row in rows]
+        return torch.tensor(padded, device=self.weights.device)
 
     @property
     def gap(self) -> Tensor:
@@ -73,18 +88,21 @@ class Bands(NamedTuple):
 
 
 def token_attributions(
-    model: TextModel,
+    model: TextModel | TextClassifier,
     inputs: Sequence[str] | Tensor,
     target: Target,
     *,
     method: str = "integrated_gradients",
-    baseline: float | Tensor = 0.0,
+    baseline: float | str | Tensor = 0.0,
     n_steps: int = 200,
     batch_size: int | None = None,
 ) -> TokenAttributions:
     r"""Explain a text through the vectors of its words; each word gets the sum over its vector.
 
-    $$w_j = \sum_d A_{jd}, \qquad A = \text{method}(f_t,\ e), \qquad e = \text{embed}(ids)$$
+    $$w_j = \sum_{p \in j} \sum_d A_{pd}, \qquad A = \text{method}(f_t,\ e), \qquad
+      e = \text{embed}(ids)$$
+
+    A word j may be cut into several pieces p (one in the networks of the course).
 
     Integrated gradients are complete, $\sum_j w_j = f_t(e) - f_t(b)$, up to the error of the sum
     over `n_steps` points, which `gap` tells for every text. Measured on the shipped networks and
@@ -93,30 +111,44 @@ def token_attributions(
     the transformer, whose norms bend the score sharply near the baseline 0, 50 steps leave up to
     3 % in nine of ten of the first 100, and it takes 200 for about 1 %. Input times gradient
     and occlusion make no such promise; for them `gap` says how far from additive the network is.
+    A network that divides its vectors by their length (Llama's) answers alike to every point on
+    the way from 0, and jumps there: its sum is missing, a warning says so, and "mask" or "pad"
+    is a baseline that serves.
 
     Args:
-        model: a network on words: `TextModel`.
-        inputs: N texts, or their ids (N, T), 0 being padding.
+        model: a network on words: `TextModel`, or a classifier of Hugging Face by
+            `xailab.models.text_classifier`.
+        inputs: N texts; or, of a `TextModel`, their ids (N, T), 0 being padding.
         target: class index, (N,) class indices, or None for a single-output model.
-        method: "integrated_gradients", "input_x_gradient", or "occlusion" (one word at a time is
-            replaced by the baseline, and keeps its place).
-        baseline: the vector of "no word": a number, or a tensor that broadcasts to
-            (N, T, width). The default 0 is the vector of padding. Input times gradient has none.
+        method: "integrated_gradients", "input_x_gradient", or "occlusion" (one word at a time,
+            with all its pieces, is replaced by the baseline, and keeps its place). Of what their
+            rules know also "lrp" (see `lrp`; it shares out the score itself, not its change) and,
+            of transformers, "gradient_attention" (see `gradient_rollout`; without unit or sum).
+        baseline: the vector of "no word", in place of all: a number, or a tensor that broadcasts
+            to (N, T, width), T pieces. The default 0 is the vector of padding in a `TextModel`. Or
+            "mask", "pad" or "unk": the vector of that token in place of words, while special
+            tokens stay. Input times gradient, LRP and rollout have none.
         n_steps: points on the path of integrated gradients.
         batch_size: rows evaluated at once; None measures.
 
     Returns:
         Words, weights (N, T), and the change of the score that complete weights sum to.
 
+    Warns:
+        UserWarning: integrated gradients of which half are missing, although the steps are many; a
+            text that is longer than what the network reads.
+
     Raises:
-        TypeError: a model that is no `TextModel`; as for `integrated_gradients`; inputs that are
-            neither a list of texts nor integers.
-        ValueError: an unknown method; ids the model does not know; a target out of range.
+        TypeError: a model that is neither; as for `integrated_gradients`; inputs that are neither a
+            list of texts nor integers.
+        ValueError: an unknown method; ids the model does not know; a target out of range; a
+            baseline that the tokenizer does not have; a network whose answer is no function of one
+            vector a piece; what "lrp" and "gradient_attention" have no rule for.
 
     Reference: Sundararajan, Taly, Yan (2017), Axiomatic Attribution for Deep Networks (section 6
         explains texts so).
     Elsewhere: captum `LayerIntegratedGradients(model, model.embedding)`, summed over the last
-        axis.
+        axis; its pieces are not put together to words.
 
     >>> from xailab.models import sms_gru
     >>> tokens, weights, change = token_attributions(sms_gru(), ["See you", "WIN a prize"], 1)
@@ -125,22 +157,23 @@ def token_attributions(
     >>> bool((weights.sum(1) - change).abs().max() < 0.01)
     True
     """
-    check_text_model(model)
-    run = _runner(method, check_positive("n_steps", n_steps), batch_size)
-    ids = inputs if isinstance(inputs, Tensor) else model.encode(inputs)
+    reader = check_text_model(model)
+    if method not in _RUNNERS:
+        raise ValueError(f"method must be one of {', '.join(_RUNNERS)}; got {method!r}")
+    counts = {"n_steps": check_positive("n_steps", n_steps), "batch_size": batch_size}
+    run, weights, changes = _RUNNERS[method], [], []
     with frozen(model):
-        vectors = model.embed(ids).detach()
-        start, words = check_baseline(baseline, vectors), ids != PADDING
-        weights, changes = [], []
-        of_rows = target_of_rows(target, len(ids))
-        for i in range(len(ids)):
-            row, t = slice(i, i + 1), of_rows(torch.tensor([i]))
-            score = _score(model, words[row])
-            weights.append(run(score, vectors[row], t, start[row]).sum(2))
-            changes.append(_change(score, vectors[row], t, start[row]))
-    return TokenAttributions(
-        _tokens(model, inputs, ids), torch.cat(weights).masked_fill(~words, 0), torch.cat(changes)
-    )
+        rows = reader.readings(inputs)
+        of_rows = target_of_rows(target, len(rows))
+        for i, (row, start) in enumerate(zip(rows, _starts(reader, rows, baseline), strict=True)):
+            t = of_rows(torch.tensor([i]))
+            weights.append(run(row, t, start, **counts))
+            changes.append(_change(row, t, start))
+    whole = pad_sequence(weights, batch_first=True)
+    found = TokenAttributions([row.words for row in rows], whole, torch.cat(changes))
+    if method == "integrated_gradients" and n_steps >= _MANY:
+        _warn_of_gap(found, n_steps)
+    return found
 
 
 def band_occlusion(
@@ -205,78 +238,129 @@ def band_occlusion(
     return Bands(time[:, 0, 0], frequency[:, 0, :, 0])
 
 
-def check_text_model(model: Any) -> TextModel:
+def check_text_model(model: Any) -> TextModel | TextClassifier:
     """Return the model if it reads words through vectors.
 
     Raises:
-        TypeError: it is no `TextModel`.
+        TypeError: it is neither a `TextModel` nor a `TextClassifier`.
     """
-    if not isinstance(model, TextModel):
+    if not isinstance(model, (TextModel, TextClassifier)):
         raise TypeError(
-            f"the model must be a TextModel (encode, embed, forward_embedded), "
-            f"got {type(model).__name__}"
+            "the model must be a TextModel (encode, embed, forward_embedded), or a classifier of "
+            "Hugging Face as xailab.models.text_classifier(model, tokenizer); got "
+            f"{type(model).__name__}"
         )
     return model
 
 
-def _runner(method: str, n_steps: int, batch_size: int | None) -> Callable[..., Tensor]:
-    """Return the method as a function (score, vectors, target, baseline) -> (1, T, width)."""
-    if method == "integrated_gradients":
-        return partial(_on_the_path, n_steps=n_steps, batch_size=batch_size)
-    if method == "input_x_gradient":
-        return lambda score, x, t, start: input_x_gradient(score, x, t)
-    if method == "occlusion":
-        return lambda score, x, t, start: _word_by_word(score, x, t, start, batch_size)
-    raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+# ---- one method each: (reading, target, baseline) -> what each word did, (W,) -------------------
 
 
 def _on_the_path(
-    score: Model, x: Tensor, target: Target, start: Tensor, *, n_steps: int, batch_size: int | None
+    row: Reading, target: Target, start: Tensor, *, n_steps: int, batch_size: int | None
 ) -> Tensor:
-    """Return integrated gradients, whose gap `TokenAttributions.gap` tells for every text."""
+    """Integrated gradients, whose gap `TokenAttributions.gap` tells for every text."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the attribution misses")
-        return integrated_gradients(
-            score, x, target, baseline=start, n_steps=n_steps, batch_size=batch_size
+        found = integrated_gradients(
+            row.on_vectors,
+            row.vectors,
+            target,
+            baseline=start,
+            n_steps=n_steps,
+            batch_size=batch_size,
         )
+    return _summed(row, found.sum(2)[0])
+
+
+def _times_gradient(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
+    return _summed(row, input_x_gradient(row.on_vectors, row.vectors, target).sum(2)[0])
 
 
 def _word_by_word(
-    score: Model, x: Tensor, target: Target, start: Tensor, batch_size: int | None
+    row: Reading, target: Target, start: Tensor, *, batch_size: int | None, **_: Any
 ) -> Tensor:
-    """Return the drop of each word, (1, T, 1)."""
-    words = torch.arange(x.shape[1], device=x.device)[:, None]
-    return feature_ablation(
-        score, x, target, feature_mask=words, baseline=start, batch_size=batch_size
-    )[..., :1]
+    """The drop of each word, all its pieces together, told once."""
+    drops = feature_ablation(
+        row.on_vectors,
+        row.vectors,
+        target,
+        feature_mask=row.owner[:, None],
+        baseline=start,
+        batch_size=batch_size,
+    )[0, :, 0].masked_fill(~row.read, 0)
+    return _summed(row, torch.zeros_like(drops)).scatter(0, row.owner, drops)
 
 
-def _score(model: TextModel, words: Tensor) -> Model:
-    """Return the network as a function of vectors alone; where words are (1, T) is fixed."""
-    return lambda vectors: model.forward_embedded(vectors, words)
+def _relevance(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
+    return _summed(row, lrp(row.on_vectors, row.vectors, target).sum(2)[0])
 
 
-def _change(score: Model, x: Tensor, target: Target, start: Tensor) -> Tensor:
+def _rolled_attention(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
+    """What the score reads of each piece; the network's own positions are left out."""
+    found = gradient_rollout(row.network, row.inputs, target).inputs[0]
+    if len(found) != row.leading + len(row.owner):
+        raise ValueError(
+            f"{type(row.network).__name__} gives attention among {len(found)} positions for "
+            f"{len(row.owner)} pieces of text: which belongs to which is not known"
+        )
+    return _summed(row, found[row.leading :])
+
+
+_RUNNERS: dict[str, Callable[..., Tensor]] = {
+    "integrated_gradients": _on_the_path,
+    "input_x_gradient": _times_gradient,
+    "occlusion": _word_by_word,
+    "lrp": _relevance,
+    "gradient_attention": _rolled_attention,
+}
+
+
+def _warn_of_gap(found: TokenAttributions, n_steps: int) -> None:
+    """Say so where the path is walked in many steps, and the sum is missing all the same."""
+    gap = found.gap.abs()
+    share = gap / torch.maximum(found.weights.abs().sum(1), gap).clamp(min=1e-12)
+    worst = int(share.argmax())
+    if share[worst] > _HALF:
+        warnings.warn(
+            f"integrated gradients of text {worst} miss {gap[worst].item():.3g} of the change of "
+            f"its score, {found.change[worst].item():.3g}, in {n_steps} steps: the score jumps on "
+            'the way from the baseline; take baseline="mask" or "pad" (a network that normalizes '
+            "its vectors has no slope toward 0), or more steps",
+            stacklevel=3,
+        )
+
+
+def _summed(row: Reading, of_pieces: Tensor) -> Tensor:
+    """Return the sum over the pieces of each word, (W,); padding has 0."""
+    size = max(len(row.words), int(row.owner.max()) + 1)
+    return of_pieces.new_zeros(size).index_add(0, row.owner, of_pieces.masked_fill(~row.read, 0))
+
+
+def _starts(
+    model: TextModel | TextClassifier, rows: Sequence[Reading], baseline: float | str | Tensor
+) -> list[Tensor]:
+    """Return what stands for no word in each text, (1, T, width)."""
+    if isinstance(baseline, str):
+        vector = model.vector_of(baseline)
+        return [torch.where(_special(row), row.vectors, vector) for row in rows]
+    whole = pad_sequence([row.vectors[0] for row in rows], batch_first=True)
+    start = check_baseline(baseline, whole)
+    return [start[i : i + 1, : len(row.owner)] for i, row in enumerate(rows)]
+
+
+def _special(row: Reading) -> Tensor:
+    """Tell which pieces are special tokens, (T, 1)."""
+    special = [isinstance(word, SpecialToken) for word in row.words]
+    special += [False] * (len(row.owner) - len(special))  # padding has no word
+    return torch.tensor(special, device=row.owner.device)[row.owner][:, None]
+
+
+def _change(row: Reading, target: Target, start: Tensor) -> Tensor:
     """Return the score minus that of the baseline, (1,)."""
     with torch.no_grad():
-        return scores_of(score, x, target) - scores_of(score, start, target)
-
-
-def _tokens(model: TextModel, inputs: Sequence[str] | Tensor, ids: Tensor) -> list[list[str]]:
-    """Return the words of each row: as written, or as the vocabulary has them."""
-    if isinstance(inputs, Tensor):
-        return [[model.vocabulary.words[i] for i in row] for row in _without_end(ids)]
-    return [pieces(text)[: model.max_length] for text in inputs]
-
-
-def _without_end(ids: Tensor) -> list[list[int]]:
-    """Return the ids of each row without the padding at its end."""
-    rows = []
-    for row in ids.tolist():
-        while row and row[-1] == PADDING:
-            row.pop()
-        rows.append(row)
-    return rows
+        whole = scores_of(row.on_vectors, row.vectors, target)
+        return whole - scores_of(row.on_vectors, start, target)
 
 
 def _strides(stride: int | tuple[int, int] | None) -> tuple[int, int]:

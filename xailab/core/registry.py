@@ -32,6 +32,7 @@ class Card:
             and of the caller, "background" (rows to compare with), "window" (its size), "masks"
             (their number and grid), "few" (features, or groups of them: 2^n are run).
         title: its name in the field, as in pictures.
+        titles: of a method that is several in one, by its option `method`.
         takes: "model" (tensors in and out), "predict" (arrays), "tree", "linear" (scikit-learn's
             own numbers), "tokens" (a network on words).
         kinds: what a row of x may be ("picture", "table", "sequence", "text"); empty: anything.
@@ -50,6 +51,7 @@ class Card:
     function: Callable[..., Any]
     needs: frozenset[str] = frozenset()
     title: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict, compare=False)
     takes: str = "model"
     kinds: frozenset[str] = frozenset()
     units: str = "score"
@@ -71,8 +73,14 @@ class Card:
             if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
         )
         own = {"model", "predict", "tree", "x", "target", "image", "text", "weights", "inputs"}
+        if "layer" not in self.needs:  # `explain` asks about x: a layer's output is no map of it
+            own |= {"layer", "layer_baseline"}
         object.__setattr__(self, "options", frozenset(named) - own)
         object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
+
+    def title_for(self, options: Mapping[str, Any]) -> str:
+        """Return its title, where it is told which of several methods it is."""
+        return self.titles.get(options.get("method", ""), self.title)
 
     def maps(self, model: Any, x: Tensor, target: Any, options: Mapping[str, Any]) -> Tensor:
         """Run a method `(model, x, target)` with those options that it knows.
@@ -108,7 +116,10 @@ class Card:
         if self.takes == "model" and of.kind == "text":
             return "it explains numbers; of a text ask token_attributions or lime_text"
         if self.takes == "tokens" and of.framework != "tokens":
-            return "it needs a network with encode and embed; lime_text asks any function of texts"
+            return (
+                "it needs a network with encode and embed; lime_text asks any function of texts "
+                "(of Hugging Face's: xailab.models.text_classifier(model, tokenizer))"
+            )
         if self.takes == "tree" and not hasattr(of.model, "tree_"):
             return "it reads one fitted scikit-learn decision tree; kernel_shap asks any model"
         if self.takes == "linear" and not hasattr(of.model, "coef_"):
@@ -133,8 +144,10 @@ class Card:
 
     def ask(
         self, of: Subject, target: Any, options: Mapping[str, Any]
-    ) -> tuple[Tensor, list[list[str]] | None]:
-        """Run the method on a subject: its answer in the axes of x, and the names of its numbers.
+    ) -> tuple[Tensor, list[list[str]] | None, Tensor | None]:
+        """Run the method on a subject: its answer in the axes of x, and what it says of it.
+
+        The second is the names of its numbers, the third what its sum misses, where it tells.
 
         Args:
             of: a subject that `why_not` has nothing against.
@@ -147,18 +160,18 @@ class Card:
         if of.framework == "keras" and self.keras:
             twin = _twin(self.keras)
             answer = twin(of.model, of.x, target, **_known_to(twin, options))
-            return self.checked(answer, len(of.x), of.x), None
+            return self.checked(answer, len(of.x), of.x), None, None
         if self.run is not None:
-            values, names = self.run(of, target, options)
+            values, names, gap = self.run(of, target, options)
             values = self.checked(values, len(of.x), of.x)
-            return values if of.kind == "text" else of.own(values), names
+            return values if of.kind == "text" else of.own(values), names, gap
         if of.differentiable and (of.channel_axis == 1 or self.needs & {"relu", "known"}):
-            return self.maps(of.model, of.x, target, options), None  # of these no axis is special
+            return self.maps(of.model, of.x, target, options), None, None  # no axis is special
         turned = {
             name: of.turned(value) if name in _LIKE_X and isinstance(value, Tensor) else value
             for name, value in options.items()
         }
-        return of.own(self.maps(of.tensors, of.rows, target, turned)), None
+        return of.own(self.maps(of.tensors, of.rows, target, turned)), None, None
 
     def options_for(self, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that the method knows, and its defaults for the subject."""

@@ -28,8 +28,9 @@ class Subject:
     Attributes:
         model: as it was handed over.
         framework: "torch" (an `nn.Module`), "tensors" (a function of tensors), "arrays" (a function
-            of arrays), "keras", "sklearn", "tokens" (a network of the course on words), "texts" (a
-            function of a list of texts).
+            of arrays), "keras", "sklearn", "tokens" (a network on words: one of the course, or
+            Hugging Face's by `xailab.models.text_classifier`), "texts" (a function of a list of
+            texts).
         x: the rows: a Tensor for torch, an array for arrays, Keras and scikit-learn, a list of
             texts.
         channel_axis: where pictures and sequences have their channels: 1, or the last.
@@ -226,10 +227,10 @@ def _last_keras_maps(model: Any) -> str | None:
 
 def _framework(model: Any, x: Any) -> str:
     texts = isinstance(x, (list, tuple)) and bool(x) and all(isinstance(one, str) for one in x)
+    if texts:
+        _check_reads(model)
     if isinstance(model, nn.Module):
-        return (
-            "tokens" if texts and hasattr(model, "encode") and hasattr(model, "embed") else "torch"
-        )
+        return "tokens" if texts else "torch"
     if any(one.__module__.split(".")[0] == "keras" for one in type(model).__mro__):
         return "keras"
     if hasattr(model, "predict") and hasattr(model, "get_params"):
@@ -240,6 +241,27 @@ def _framework(model: Any, x: Any) -> str:
             f"function, got {type(model).__name__}"
         )
     return "texts" if texts else "tensors" if isinstance(x, Tensor) else "arrays"
+
+
+def _check_reads(model: Any) -> None:
+    """Refuse what takes no list of texts: a network on ids without its tokenizer, a pipeline.
+
+    Raises:
+        TypeError: with the line that makes a network on words of it.
+    """
+    name, parts = type(model).__name__, "model, tokenizer"
+    if isinstance(model, nn.Module) and not (hasattr(model, "encode") and hasattr(model, "embed")):
+        why = f"{name} takes no texts"
+    elif isinstance(model, (tuple, list)):
+        why = f"a {name} is no model"
+    elif isinstance(getattr(model, "model", None), nn.Module) and hasattr(model, "tokenizer"):
+        why, parts = f"a {name} gives no scores as numbers", "pipe.model, pipe.tokenizer"
+    else:
+        return
+    raise TypeError(
+        f"{why}: make a network on words of Hugging Face's classifier and its tokenizer, "
+        f"`xailab.models.text_classifier({parts})`, or write a function of a list of texts"
+    )
 
 
 def _rows(framework: str, model: Any, x: Any) -> Any:

@@ -40,3 +40,12 @@ def words_of(text: str) -> list[str]:
     ['好', '电', '影', '。']
     """
     return _PARTS.findall(text)
+
+
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """Return where each part that `words_of` names begins and ends.
+
+    >>> spans_of("so good!")
+    [(0, 2), (3, 7), (7, 8)]
+    """
+    return [part.span() for part in _PARTS.finditer(text)]

@@ -185,7 +185,7 @@ def _maps(
         of = subject(question.model, question.x[chunk])
         if reason := method.why_not(of, offered):
             raise ValueError(f"{method.name} on {question.name}: {reason}")
-        maps, _ = method.ask(of, question.target[chunk], method.options_for(of, offered))
+        maps, *_ = method.ask(of, question.target[chunk], method.options_for(of, offered))
         yield maps.sum(1) if maps.ndim == 4 else maps
 
 

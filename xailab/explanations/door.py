@@ -158,12 +158,12 @@ def _explained(
     known = card.options_for(of, options)
     with _counted(of.model) as counter:
         began = perf_counter()
-        values, names = card.ask(of, target, known)
+        values, names, told = card.ask(of, target, known)
         seconds = perf_counter() - began
-    gap = _gap(card, of, target, known, values, scores)
+    gap = _gap(card, of, target, known, values, scores) if told is None else told
     return Explanation(
         card.name,
-        card.title,
+        card.title_for(known),
         values,
         seconds,
         counter["rows"],

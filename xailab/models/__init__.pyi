@@ -8,6 +8,8 @@ from . import recipes as recipes
 from . import sentences as sentences
 from . import sequences as sequences
 from . import students as students
+from . import text_classifiers as text_classifiers
+from . import text_classifiers as text_classifiers
 from . import texts as texts
 from . import tones as tones
 from . import training as training
@@ -38,6 +40,8 @@ from .sequences import sms_gru as sms_gru
 from .students import STUDENT_WIDTHS as STUDENT_WIDTHS
 from .students import SmallDigitCNN as SmallDigitCNN
 from .students import digit_students as digit_students
+from .text_classifiers import TextClassifier as TextClassifier
+from .text_classifiers import text_classifier as text_classifier
 from .texts import Vocabulary as Vocabulary
 from .tones import ToneCNN as ToneCNN
 from .tones import tone_cnn as tone_cnn

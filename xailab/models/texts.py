@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,34 @@ def check_texts(texts: Sequence[str]) -> Sequence[str]:
     if not len(texts):
         raise ValueError("texts is empty")
     return texts
+
+
+class SpecialToken(str):
+    """A token that stands beside the words of a text, as [CLS], and for none of them."""
+
+
+class Reading(NamedTuple):
+    """How a network reads one text: cut into pieces, each a vector and a part of a word.
+
+    Attributes:
+        words: of the text, in order; `SpecialToken`s among them.
+        vectors: (1, T, width), of its pieces.
+        owner: (T,) int64, the place in `words` that each piece belongs to.
+        read: (T,) bool, False where there is padding.
+        on_vectors: maps vectors (M, T, width) to outputs, all else about the text being fixed.
+        network: what reads.
+        inputs: the text as `network` takes it: ids (1, T), or a mapping of such tensors.
+        leading: positions that the network itself puts before the pieces (a class token).
+    """
+
+    words: list[str]
+    vectors: Tensor
+    owner: Tensor
+    read: Tensor
+    on_vectors: nn.Module
+    network: nn.Module
+    inputs: Any
+    leading: int = 0
 
 
 class Vocabulary:
@@ -129,7 +158,10 @@ class TextModel(nn.Module):
     Attributes:
         vocabulary: the words it knows.
         max_length: how many words it can read; None for any number.
+        leading: how many positions of its own it puts before the words (a class token).
     """
+
+    leading = 0
 
     def __init__(self, vocabulary: Vocabulary, width: int, max_length: int | None = None) -> None:
         super().__init__()
@@ -178,6 +210,49 @@ class TextModel(nn.Module):
         """
         raise NotImplementedError
 
+    def readings(self, inputs: Sequence[str] | Tensor) -> list[Reading]:
+        """Return how each text is read, or each row of ids (N, T): every word is one piece.
+
+        Words are as they are written where texts were given, else as the vocabulary has them.
+
+        Raises:
+            TypeError, ValueError: as for `encode` and `embed`.
+        """
+        ids = inputs if isinstance(inputs, Tensor) else self.encode(inputs)
+        vectors, read = self.embed(ids).detach(), ids != PADDING
+        if isinstance(inputs, Tensor):
+            words = [[self.vocabulary.words[i] for i in row] for row in _without_end(ids)]
+        else:
+            words = [pieces(text)[: self.max_length] for text in inputs]
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return [
+            Reading(
+                words[i],
+                vectors[i : i + 1],
+                places,
+                read[i],
+                _OnVectors(self, read[i : i + 1]),
+                self,
+                ids[i : i + 1],
+                self.leading,
+            )
+            for i in range(len(ids))
+        ]
+
+    def vector_of(self, name: str) -> Tensor:
+        """Return the vector of "pad" or "unk", the entries that are no words, (width,).
+
+        Raises:
+            ValueError: another name.
+        """
+        known = {"pad": PADDING, "unk": UNKNOWN}
+        if name not in known:
+            raise ValueError(
+                f"the vocabulary has no {name!r} token to be the baseline; it has 'pad', 'unk', "
+                "and a number or a vector always is one"
+            )
+        return self.embedding.weight[known[name]].detach()
+
     def _mask(self, embeddings: Tensor, mask: Tensor | None) -> Tensor:
         """Check both and return the mask as (N, T)."""
         weight = self.embedding.weight
@@ -199,3 +274,24 @@ class TextModel(nn.Module):
         if mask.shape not in ((n, t), (1, t)):
             raise ValueError(f"mask must be ({n}, {t}) or (1, {t}), got shape {tuple(mask.shape)}")
         return mask.expand(n, t)
+
+
+class _OnVectors(nn.Module):
+    """A network as a function of vectors alone; where there are words, (1, T), is fixed."""
+
+    def __init__(self, model: TextModel, words: Tensor) -> None:
+        super().__init__()
+        self.model, self.words = model, words
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.model.forward_embedded(vectors, self.words)
+
+
+def _without_end(ids: Tensor) -> list[list[int]]:
+    """Return the ids of each row without the padding at its end."""
+    rows = []
+    for row in ids.tolist():
+        while row and row[-1] == PADDING:
+            row.pop()
+        rows.append(row)
+    return rows

@@ -123,6 +123,8 @@ class TextTransformer(TextModel):
         Language Understanding (the class token on text).
     """
 
+    leading = 1  # the class token
+
     def __init__(
         self,
         vocabulary: Vocabulary,
