@@ -355,10 +355,13 @@ def _logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return torch.cat([_logits(model, one) for one in one_by_one])
     try:
         logits = logits_of(model(**inputs))
-    except IndexError as error:
+    except (IndexError, RuntimeError) as error:
+        known = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        if known is None or length <= known:
+            raise
         raise ValueError(
             f"{type(model).__name__} cannot read {length} pieces ({error}): hand text_classifier a "
-            "max_length="
+            f"max_length= of at most {known}"
         ) from error
     if logits.ndim != 2 or len(logits) != rows:
         raise ValueError(
