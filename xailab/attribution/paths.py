@@ -5,21 +5,25 @@ along a path does not, and it adds up to the change of the score (completeness).
 """
 
 import warnings
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xailab.core.checks import (
     Model,
     Target,
     check_baseline,
+    check_index,
     check_input,
     check_positive,
 )
-from xailab.core.company import trial
+from xailab.core.company import check_company, trial
+from xailab.core.layers import capture, output_of
+from xailab.core.parts import AtLayer, at_layer
 from xailab.core.quadrature import quadrature
 from xailab.core.registry import method
-from xailab.core.scores import scores_of, summed_gradients
+from xailab.core.scores import gradients_of, scores_of, summed_gradients
 from xailab.core.state import frozen
 
 _GAP = 0.1  # of the attribution's size: a sum that misses more is no approximation
@@ -40,6 +44,8 @@ def integrated_gradients(
     n_steps: int = 50,
     rule: str = "gauss-legendre",
     multiply_by_inputs: bool = True,
+    layer: str | None = None,
+    layer_baseline: float | Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Mean gradient on the straight path from the baseline $b$ to $x$, times the way gone.
@@ -55,25 +61,35 @@ def integrated_gradients(
     Args:
         model: maps (N, ...) to logits (N, K) or (N,).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None, or a function, as for
+            `saliency`.
         baseline: where the path begins, what counts as "nothing": a number, or a tensor that
             broadcasts to `x`.
         n_steps: points on the path.
         rule: where they lie and what they weigh: "gauss-legendre", "trapezoid", "midpoint",
             "left" or "right"; the weights of every rule sum to 1.
         multiply_by_inputs: False returns the mean gradient, without the factor $x - b$.
+        layer: dotted name of a layer: what it gives in place of x. The path goes from
+            $h_l(b)$ to $h_l(x)$, and all that reaches the score past the layer stays as for x.
+            The sum is $f_t(x) - f_t(x \mid h_l = h_l(b))$: the change from b, where nothing
+            passes the layer by.
+        layer_baseline: where the path begins at the layer, in place of $h_l(b)$: a number, or a
+            tensor that broadcasts to the layer's output.
         batch_size: rows evaluated at once; None measures.
 
     Returns:
-        The shape of `x`, in units of the score (without the factor: score per unit of `x`).
+        The shape of `x` (of the layer's output), in units of the score (without the factor: score
+        per unit of that).
 
     Raises:
         TypeError: as for `saliency`, or a baseline that is no number or tensor.
         ValueError: as for `saliency`, a baseline that does not broadcast, an unknown rule,
-            `n_steps` < 1.
+            `n_steps` < 1; both kinds of baseline, or that of a layer without a layer.
 
     Reference: Sundararajan, Taly, Yan (2017), Axiomatic Attribution for Deep Networks.
-    Elsewhere: captum `IntegratedGradients` (its trapezoid weights sum to (n - 1) / n).
+    Elsewhere: captum `IntegratedGradients` (its trapezoid weights sum to (n - 1) / n),
+        `LayerIntegratedGradients`; of one unit inside, `NeuronIntegratedGradients`, here
+        `integrated_gradients(core.up_to(model, layer), x, unit)`.
 
     >>> product = lambda x: (x[:, 0] * x[:, 1])[:, None]
     >>> integrated_gradients(product, torch.tensor([[2.0, 3.0]]), 0)
@@ -82,10 +98,16 @@ def integrated_gradients(
     x = check_input(model, x).detach()
     start = check_baseline(baseline, x)
     points, weights = quadrature(rule, n_steps, like=x)
+    at = None if layer is None else at_layer(model, x, layer, target, batch_size=batch_size)
+    if at is not None:
+        start = _layer_start(at, start, layer_baseline)
+        x = at.outputs
+    elif layer_baseline is not None:
+        raise ValueError("layer_baseline is where the path begins at a layer: name it by layer=")
     way = x - start
 
     def step(rows: Tensor, numbers: Tensor) -> Tensor:
-        return start[rows] + _column(points[numbers], x) * way[rows]
+        return start[rows] + _column(points[numbers].to(x), x) * way[rows]
 
     mean = summed_gradients(
         model,
@@ -93,11 +115,21 @@ def integrated_gradients(
         target,
         len(points),
         step,
-        lambda rows, numbers: _column(weights[numbers], x),
+        lambda rows, numbers: _column(weights[numbers].to(x), x),
         batch_size=batch_size,
+        slope=None if at is None else at.slope,
     )
-    _warn_of_gap(model, x, target, way * mean, start)
+    _warn_of_gap(model if at is None else at.on(), x, target, way * mean, start)
     return way * mean if multiply_by_inputs else mean
+
+
+def _layer_start(at: AtLayer, start: Tensor, given: float | Tensor | None) -> Tensor:
+    """Return where the path begins at a layer: what it gives for the baseline, or what is given."""
+    if given is None:
+        return at.gives(start)
+    if start.any():
+        raise ValueError("say baseline= or layer_baseline=, not both: the path begins at one place")
+    return check_baseline(given, at.outputs)
 
 
 @method(
@@ -114,6 +146,7 @@ def expected_gradients(
     background: Tensor,
     n_samples: int = 100,
     seed: int = 0,
+    layer: str | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Integrated gradients averaged over baselines drawn from a background.
@@ -128,14 +161,16 @@ def expected_gradients(
     Args:
         model: maps (N, ...) to logits (N, K) or (N,).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None, or a function, as for
+            `saliency`.
         background: (B, ...) floats, the rows that baselines are drawn from.
         n_samples: draws for each row.
         seed: of the draws; the global random state is neither used nor changed.
+        layer: dotted name of a layer: what it gives for x, and for the background, in their place.
         batch_size: rows evaluated at once; None measures.
 
     Returns:
-        The shape of `x`, in units of the score.
+        The shape of `x` (of the layer's output), in units of the score.
 
     Raises:
         TypeError: as for `saliency`, also of the background.
@@ -153,6 +188,10 @@ def expected_gradients(
     """
     x = check_input(model, x).detach()
     rows, points = _draws(model, x, background, check_positive("n_samples", n_samples), seed)
+    at = None if layer is None else at_layer(model, x, layer, target, batch_size=batch_size)
+    if at is not None:
+        x, rows = at.outputs, at.gives(rows, batch_size)
+    points = _column(points.to(x), x)
 
     def way(row: Tensor, numbers: Tensor) -> Tensor:
         return x[row] - rows[numbers]
@@ -165,7 +204,101 @@ def expected_gradients(
         lambda row, numbers: rows[numbers] + points[numbers] * way(row, numbers),
         lambda row, numbers: way(row, numbers) / len(rows),
         batch_size=batch_size,
+        slope=None if at is None else at.slope,
     )
+
+
+def neuron_conductance(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    layer: str,
+    unit: int | tuple[int, ...],
+    baseline: float | Tensor = 0.0,
+    n_steps: int = 50,
+    rule: str = "gauss-legendre",
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""How much of the score each input brings about through one unit inside the network.
+
+    $$C_i = (x_i - b_i) \int_0^1 \frac{\partial f_t}{\partial h_u}
+      \frac{\partial h_u}{\partial x_i}\big(b + \alpha (x - b)\big)\,d\alpha$$
+
+    It is integrated gradients of which only what flows through the unit $h_u$ is counted. Over
+    inputs it sums to the unit's own conductance; over all units of a layer that everything has to
+    pass it is integrated gradients.
+
+    Args:
+        model: the network.
+        x: (N, ...) floats.
+        target: class index, (N,) class indices, None, or a function, as for `saliency`.
+        layer: dotted name of the layer.
+        unit: which number of a row of the layer's output (K,), or its place in (K, h, w).
+        baseline: where the path begins: a number, or a tensor that broadcasts to `x`.
+        n_steps, rule: as for `integrated_gradients`.
+        batch_size: rows evaluated at once; None measures.
+
+    Returns:
+        The shape of `x`, in units of the score.
+
+    Raises:
+        TypeError, ValueError: as for `integrated_gradients`; a layer that does not exist or does
+            not run exactly once, a unit that it does not have.
+
+    Reference: Dhamdhere, Sundararajan, Yan (2019), How Important Is a Neuron?
+    Elsewhere: captum `NeuronConductance`.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
+    >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> _ = net[1].weight.data.copy_(torch.tensor([[10.0, 1.0]]))
+    >>> neuron_conductance(net, torch.ones(1, 2), 0, layer="0", unit=0).round()
+    tensor([[10., 20.]])
+    """
+    x = check_input(model, x).detach()
+    start = check_baseline(baseline, x)
+    points, weights = quadrature(rule, n_steps, like=x)
+    place = unit if isinstance(unit, tuple) else (unit,)
+
+    def through(rows: Tensor, values: Tensor, t: Target) -> Tensor:
+        leaf = values.detach().clone().requires_grad_()
+        with capture(model, layer) as kept:
+            scores = scores_of(model, leaf, t)
+        output = output_of(kept, layer, len(leaf))
+        above = gradients_of(scores, output, name=f"layer {layer!r}")
+        number: Any = (slice(None), *check_place(layer, place, output))
+        return gradients_of(above[number] * output[number], leaf)
+
+    way = x - start
+    with frozen(model):
+        check_company(model, x, of=2, target=target)
+    return way * summed_gradients(
+        model,
+        x,
+        target,
+        len(points),
+        lambda rows, numbers: start[rows] + _column(points[numbers], x) * way[rows],
+        lambda rows, numbers: _column(weights[numbers], x),
+        batch_size=batch_size,
+        slope=through,
+    )
+
+
+def check_place(layer: str, place: tuple[int, ...], output: Tensor) -> tuple[int, ...]:
+    """Return the place of a unit in a row of a layer's output, if there is such a place.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: another number of axes, or out of range.
+
+    >>> check_place("conv", (1, 0, 2), torch.zeros(1, 4, 3, 3))
+    (1, 0, 2)
+    """
+    sides = tuple(output.shape[1:])
+    if len(place) != len(sides):
+        raise ValueError(f"layer {layer!r} gives {sides} a row: unit must say a place, got {place}")
+    pairs = zip(place, sides, strict=True)
+    return tuple(check_index(f"layer {layer!r}: unit", one, side) for one, side in pairs)
 
 
 def completeness_gap(
@@ -237,12 +370,12 @@ def _warn_of_gap(
 
 
 def _draws(model: Model, x: Tensor, background: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return n rows of the background, and n points of the path in the shape of rows of one."""
+    """Return n rows of the background, and n points of the path, (n,) in double precision."""
     if check_input(model, background).shape[1:] != x.shape[1:]:
         came, expected = tuple(background.shape), tuple(x.shape[1:])
         raise ValueError(f"background must have rows of shape {expected}, got {came}")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(background), (n,), generator=generator)
     within = torch.rand(n, generator=generator, dtype=torch.float64)
-    points = ((torch.arange(n) + within) / n).to(x).reshape(n, *[1] * (x.ndim - 1))
+    points = (torch.arange(n) + within) / n
     return background.detach()[chosen.to(x.device)], points

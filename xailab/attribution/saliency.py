@@ -15,11 +15,12 @@ from torch.autograd.function import BackwardCFunction
 from xailab.core.callable_module import make_callable
 from xailab.core.checks import Model, Target, check_input, check_positive
 from xailab.core.layers import replaced
+from xailab.core.parts import at_layer
 from xailab.core.registry import method
 from xailab.core.scores import (
+    gradient_at,
     gradients_of,
     gradients_on,
-    input_gradient,
     nodes_of,
     scores_of,
     summed_gradients,
@@ -28,7 +29,9 @@ from xailab.core.state import frozen
 
 
 @method("gradient", units="score per unit of x", keras="xailab.attribution.cam_keras:saliency")
-def saliency(model: Model, x: Tensor, target: Target, *, absolute: bool = False) -> Tensor:
+def saliency(
+    model: Model, x: Tensor, target: Target, *, absolute: bool = False, layer: str | None = None
+) -> Tensor:
     r"""Gradient of the target's score with respect to the input.
 
     $$S = \frac{\partial f_t(x)}{\partial x}$$
@@ -38,31 +41,38 @@ def saliency(model: Model, x: Tensor, target: Target, *, absolute: bool = False)
     Args:
         model: maps (N, ...) to logits (N, K) or (N,).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None for a single-output model, or a function of
+            the outputs that gives (N,), such as `lambda out: out[:, 1] - out[:, 0]`.
         absolute: return $|S|$, as Simonyan et al. draw it.
+        layer: dotted name of a layer: the gradient by what that layer gives, $h_l(x)$, in place of
+            x (the model is then an `nn.Module`). None: by x.
 
     Returns:
-        The shape of `x`, in units of the score per unit of `x`.
+        The shape of `x` (of the layer's output), in units of the score per unit of that.
 
     Raises:
-        TypeError: `x` is not a float tensor, or `target` not an integer.
-        ValueError: NaN in `x`, wrong shape, target out of range.
+        TypeError: `x` is not a float tensor, or `target` neither integers nor a function.
+        ValueError: NaN in `x`, wrong shape, target out of range; a layer that does not exist or
+            does not run exactly once; no gradient that reaches x, or the layer.
 
     Reference: Simonyan, Vedaldi, Zisserman (2013), Deep Inside Convolutional Networks:
         Visualising Image Classification Models and Saliency Maps.
-    Elsewhere: captum `Saliency` (takes the absolute value by default).
+    Elsewhere: captum `Saliency` (takes the absolute value by default); of one unit inside,
+        `saliency(core.up_to(model, layer), x, unit)`, captum's `NeuronGradient`.
 
     >>> net = nn.Linear(2, 1)
     >>> _ = net.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
     >>> saliency(net, torch.tensor([[1.0, 1.0]]), 0)
     tensor([[ 3., -2.]])
     """
-    gradient = input_gradient(model, check_input(model, x), target)
+    _, gradient = gradient_at(model, check_input(model, x), target, layer)
     return gradient.abs() if absolute else gradient
 
 
 @method("gradient")
-def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+def input_x_gradient(
+    model: Model, x: Tensor, target: Target, *, layer: str | None = None
+) -> Tensor:
     r"""Input times gradient: what each input number adds if the model were linear.
 
     $$A = x \odot \frac{\partial f_t(x)}{\partial x}$$
@@ -72,25 +82,27 @@ def input_x_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     Args:
         model: maps (N, ...) to logits (N, K) or (N,).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None, or a function, as for
+            `saliency`.
+        layer: dotted name of a layer: activation times gradient, $h_l(x)$ in place of x.
 
     Returns:
-        The shape of `x`, in units of the score.
+        The shape of `x` (of the layer's output), in units of the score.
 
     Raises:
         TypeError, ValueError: as for `saliency`.
 
     Reference: Shrikumar, Greenside, Shcherbina, Kundaje (2016), Not Just a Black Box: Learning
         Important Features Through Propagating Activation Differences.
-    Elsewhere: captum `InputXGradient`.
+    Elsewhere: captum `InputXGradient`, `LayerGradientXActivation`.
 
     >>> net = nn.Linear(2, 1)
     >>> _ = net.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
     >>> input_x_gradient(net, torch.tensor([[1.0, 2.0]]), 0)
     tensor([[ 3., -4.]])
     """
-    gradient = saliency(model, x, target)
-    return x.detach() * gradient
+    values, gradient = gradient_at(model, check_input(model, x), target, layer)
+    return values * gradient
 
 
 @method(
@@ -177,6 +189,7 @@ def smoothgrad(
     noise: float = 0.1,
     n_samples: int = 25,
     seed: int = 0,
+    layer: str | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Mean gradient over noisy copies of the input.
@@ -189,14 +202,16 @@ def smoothgrad(
     Args:
         model: maps (N, ...) to logits (N, K) or (N,).
         x: (N, ...) floats.
-        target: class index, (N,) class indices, or None for a single-output model.
+        target: class index, (N,) class indices, None, or a function, as for
+            `saliency`.
         noise: standard deviation of the noise as a share of the row's own range.
         n_samples: noisy copies of each row.
         seed: of the noise; the global random state is neither used nor changed.
+        layer: dotted name of a layer: $h_l(x)$ in place of x, which is what gets the noise.
         batch_size: rows evaluated at once; None measures.
 
     Returns:
-        The shape of `x`, in units of the score per unit of `x`.
+        The shape of `x` (of the layer's output), in units of the score per unit of that.
 
     Raises:
         TypeError, ValueError: as for `saliency`; `noise` < 0, `n_samples` < 1.
@@ -210,20 +225,38 @@ def smoothgrad(
     True
     """
     x = check_input(model, x).detach()
+    n = _check_noise(noise, n_samples)
+    at = None if layer is None else at_layer(model, x, layer, target, batch_size=batch_size)
+    values = x if at is None else at.outputs
+    draws, sigma = _noise_for(values, noise, n, seed)
+
+    def noisy(rows: Tensor, numbers: Tensor) -> Tensor:
+        return values[rows] + sigma[rows] * draws[numbers]
+
+    return summed_gradients(
+        model,
+        values,
+        target,
+        n,
+        noisy,
+        lambda rows, numbers: 1 / n,
+        batch_size=batch_size,
+        slope=None if at is None else at.slope,
+    )
+
+
+def _check_noise(noise: float, n_samples: int) -> int:
     if not noise >= 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
-    n = check_positive("n_samples", n_samples)
+    return check_positive("n_samples", n_samples)
+
+
+def _noise_for(x: Tensor, noise: float, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return n draws in the shape of a row, and the noise of every row, which broadcasts to x."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn((n, *x.shape[1:]), generator=generator, dtype=x.dtype).to(x.device)
     flat = x.flatten(1)
-    sigma = noise * (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (x.ndim - 1))
-
-    def noisy(rows: Tensor, numbers: Tensor) -> Tensor:
-        return x[rows] + sigma[rows] * draws[numbers]
-
-    return summed_gradients(
-        model, x, target, n, noisy, lambda rows, numbers: 1 / n, batch_size=batch_size
-    )
+    return draws, noise * (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class _Guided(torch.autograd.Function):

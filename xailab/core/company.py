@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xailab.core.checks import Model
-from xailab.core.outputs import answer_of
+from xailab.core.checks import Model, Target
+from xailab.core.outputs import answer_of, scores_by
 
 _TRYING: ContextVar[bool] = ContextVar("trying", default=False)
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
@@ -24,7 +24,9 @@ def trying() -> bool:
     return _TRYING.get()
 
 
-def check_company(model: Model, rows: Tensor, *, of: int | None = None) -> None:
+def check_company(
+    model: Model, rows: Tensor, *, of: int | None = None, target: Target = None
+) -> None:
     """Refuse a model that answers a row otherwise in company: two extreme rows beside it.
 
     Two passes of the model, which is frozen already: the first row alone, and between rows that
@@ -34,6 +36,7 @@ def check_company(model: Model, rows: Tensor, *, of: int | None = None) -> None:
         model: maps (N, ...) to its outputs.
         rows: (n, ...), the first of which is tried.
         of: how many rows will be evaluated; None: n.
+        target: what is asked of the model; where it is a function, what that gives is compared.
 
     Raises:
         ValueError: the answers differ by more than rounding does.
@@ -45,13 +48,13 @@ def check_company(model: Model, rows: Tensor, *, of: int | None = None) -> None:
     row = rows[:1].detach()
     with trial():
         with batch_statistics_refused():
-            alone = _first(model, row)
+            alone = _first(model, row, target)
         try:
-            beside = _first(model, torch.cat([row, 3 * row + 1, -3 * row - 1]))
+            beside = _first(model, torch.cat([row, 3 * row + 1, -3 * row - 1]), target)
         except Exception:  # such rows may be none that the model takes: then nothing is known
             return
         if alone.shape == beside.shape and _differ(alone, beside, _tolerance(model, alone)):
-            nudged = _first(model, row * (1 + 8 * torch.finfo(row.dtype).eps))
+            nudged = _first(model, row * (1 + 8 * torch.finfo(row.dtype).eps), target)
             noise = (nudged - alone).abs().amax()  # a random model's own, or that of rounding
             if ((alone - beside).abs() > 100 * noise).any():
                 raise ValueError(
@@ -75,9 +78,10 @@ def batch_statistics_refused() -> Iterator[None]:
         ) from error
 
 
-def _first(model: Model, rows: Tensor) -> Tensor:
-    """Return the outputs of the first row."""
-    return answer_of(model, rows)[:1].detach()
+def _first(model: Model, rows: Tensor, target: Target) -> Tensor:
+    """Return the outputs of the first row, or its score by a function."""
+    asked = scores_by(target, model, rows) if callable(target) else answer_of(model, rows)
+    return asked[:1].detach()
 
 
 def _tolerance(model: Model, answer: Tensor) -> float:

@@ -4,19 +4,18 @@ A network with one logit is a binary classifier: its decision lies at 0, its pro
 sigmoid. Written as two columns, (0, z), it is like any other: their softmax is that sigmoid.
 """
 
-import inspect
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xailab.core.checks import InputError, Model
+from xailab.core.asking import ask
+from xailab.core.checks import Model
 
-# Words of torch's complaints about shapes; anything else is the model's own error and passes.
-_SHAPE = re.compile(r"shape|size|dimension|channels|expected .*input|[0-9]D", re.IGNORECASE)
+_PLAIN = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
 
 
 def answer_of(model: Model, x: Tensor) -> Tensor:
@@ -30,68 +29,149 @@ def answer_of(model: Model, x: Tensor) -> Tensor:
     >>> answer_of(torch.neg, torch.ones(1, 2))
     tensor([[-1., -1.]])
     """
-    try:
-        answer = model(x.clone())  # a first layer that works in place must not change x
-    except RuntimeError as error:
-        if type(error) is RuntimeError and _SHAPE.search(str(error)):
-            raise InputError(f"the model refuses x of shape {tuple(x.shape)}: {error}") from error
-        raise
-    except TypeError as error:
-        if _takes_x_alone(model, x):
-            raise
-        raise TypeError(
-            f"the model must take x as its one argument, but {error}: fix the others, for instance "
-            "`lambda x: model(x, z.expand(len(x), -1))` with one row z (an nn.Module that does so "
-            "keeps its layers)"
-        ) from error
-    return logits_of(answer)
-
-
-def _takes_x_alone(model: Model, x: Tensor) -> bool:
-    """Tell whether a model can be called with x, as far as its signature says."""
-    try:
-        inspect.signature(getattr(model, "forward", model)).bind(x)
-    except TypeError:
-        return False
-    except ValueError:  # it has none
-        pass
-    return True
+    return logits_of(ask(model, x))
 
 
 def logits_of(answer: Any) -> Tensor:
     """Return the logits out of whatever a model returned.
 
     A tensor is taken as it is; of an answer with `logits` (Hugging Face's outputs, a dict, a
-    dataclass) those; of a tuple, a list or a dict its only tensor.
+    dataclass) those; of a tuple, a list, a dict or a dataclass its only tensor.
 
     Raises:
-        TypeError: there are no logits, or several tensors among which nothing says which.
+        TypeError: there are no logits, or several tensors among which nothing says which; the
+            message shows how to pick one of this very answer.
 
     >>> logits_of({"loss": None, "logits": torch.ones(2)})
     tensor([1., 1.])
     """
+    found = _logits(answer)
+    if found is None:
+        raise TypeError(_no_logits(answer))
+    return found
+
+
+def function_scores(target: Callable[[Any], Tensor], answer: Any, rows: int) -> Tensor:
+    """Return what a target that is a function makes of a model's answer: one number a row.
+
+    The function is given the logits (see `logits_of`), of whatever shape; where there are several
+    tensors and no logits, the answer as it is. It is asked about any number of rows.
+
+    Args:
+        target: the function.
+        answer: what the model returned.
+        rows: of how many rows.
+
+    Raises:
+        TypeError: it gives no tensor of floats.
+        ValueError: it gives another shape than (rows,), or fails on this answer.
+
+    >>> function_scores(lambda out: out[:, 1] - out[:, 0], torch.tensor([[2.0, 5.0]]), 1)
+    tensor([3.])
+    """
+    logits = _logits(answer)
+    given = answer if logits is None else logits
+    try:
+        scores = target(given)
+    except _PLAIN as error:
+        raise ValueError(
+            f"target, a function, was given {_form(given)} for {rows} rows (it is asked about any "
+            f"number of them) and failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(scores, Tensor) or scores.shape != (rows,):
+        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"target as a function must give ({rows},), one number a row, got {came} of an answer "
+            f"{_form(given)}"
+        )
+    if not scores.is_floating_point():
+        raise TypeError(
+            f"target as a function must give floating-point numbers, got {scores.dtype}: take the "
+            "scores themselves (a count, a comparison or an argmax has no gradient)"
+        )
+    return scores
+
+
+def scores_by(target: Callable[[Any], Tensor], model: Model, x: Tensor) -> Tensor:
+    """Return the scores of rows by a target that is a function, (N,); see `function_scores`.
+
+    >>> scores_by(lambda out: out.sum(1), torch.neg, torch.ones(1, 2))
+    tensor([-2.])
+    """
+    return function_scores(target, ask(model, x), len(x))
+
+
+def _logits(answer: Any) -> Tensor | None:
+    """Return the logits of an answer, or None where nothing says which they are."""
     if isinstance(answer, Tensor):
         return answer
     named = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
     if isinstance(named, Tensor):
         return named
-    tensors = list(_tensors(answer))
-    if len(tensors) == 1:
-        return tensors[0]
-    raise TypeError(
-        f"the model must return one tensor, or one called logits; it returned "
-        f"{type(answer).__name__} with {len(tensors)} tensors: wrap it, for instance in "
-        "`class Wrapped(torch.nn.Module)` whose forward returns `self.model(x)[0]`"
+    tensors = [part for _, part in _parts(answer) if isinstance(part, Tensor)]
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def _parts(answer: Any) -> list[tuple[str, Any]]:
+    """Return what an answer holds, each with the code that reaches it."""
+    if isinstance(answer, Mapping):
+        return [(f"[{key!r}]", part) for key, part in answer.items()]
+    if isinstance(answer, (tuple, list)):
+        return [(f"[{i}]", part) for i, part in enumerate(answer)]
+    if is_dataclass(answer):
+        return [(f".{name}", part) for name, part in vars(answer).items()]
+    return []
+
+
+def _reached(answer: Any) -> list[tuple[str, Tensor]]:
+    """Return every tensor of an answer, also of tuples inside it, with the code that reaches it."""
+    found = []
+    for code, part in _parts(answer):
+        if isinstance(part, Tensor):
+            found.append((code, part))
+        else:
+            found += [(code + more, tensor) for more, tensor in _reached(part)]
+    return found
+
+
+def _form(answer: Any) -> str:
+    """Say what an answer is: the shape of a tensor, the places of several."""
+    if isinstance(answer, Tensor):
+        return f"a tensor {tuple(answer.shape)}"
+    held = _reached(answer)
+    places = ", ".join(f"{code} {tuple(one.shape)}" for code, one in held[:6])
+    return f"{type(answer).__name__} with {len(held)} tensors" + (f" ({places})" if held else "")
+
+
+def _no_logits(answer: Any) -> str:
+    """Say what to do with an answer that holds no logits, in code that fits this answer."""
+    came = f"the model must return one tensor, or one called logits; it returned {_form(answer)}"
+    wrap = "wrap it, for instance in `class Wrapped(torch.nn.Module)` whose forward returns "
+    held = [(code, one) for code, one in _reached(answer) if one.is_floating_point() and one.ndim]
+    if not held:
+        return f"{came}: {wrap}`self.model(x)[0]`"
+    if isinstance(answer, (list, tuple)) and isinstance(answer[0], Mapping):  # a detector's
+        key = "scores" if "scores" in answer[0] else next(iter(answer[0]))
+        one_a_row = f"torch.stack([one[{key!r}][:1].sum() for one in {{}}])"
+        number, wrapped = one_a_row.format("answer"), one_a_row.format("self.model(x)")
+    else:
+        code, one = held[0]
+        number, wrapped = f"answer{code}{number_of(one)}", f"self.model(x){code}"
+    return (
+        f"{came}: say which number of a row by a function as target, for instance `lambda answer: "
+        f"{number}`, or {wrap}`{wrapped}`"
     )
 
 
-def _tensors(answer: Any) -> Iterator[Tensor]:
-    parts = answer.values() if isinstance(answer, Mapping) else answer
-    if isinstance(parts, Mapping) or not isinstance(parts, (tuple, list, type({}.values()))):
-        return
-    for part in parts:
-        if isinstance(part, Tensor):
-            yield part
+def number_of(outputs: Tensor) -> str:
+    """Write down an index that makes one number a row of outputs (N, ...): of class 0, its mean.
+
+    >>> number_of(torch.zeros(2, 3, 8, 8)), number_of(torch.zeros(2, 3)), number_of(torch.zeros(2))
+    ('[:, 0].mean((1, 2))', '[:, 0]', '')
+    """
+    places = tuple(range(1, outputs.ndim - 1))
+    mean = f".mean({places if len(places) > 1 else places[0]})" if places else ""
+    return ("[:, 0]" if outputs.ndim > 1 else "") + mean
 
 
 def class_logits(outputs: Tensor) -> Tensor:

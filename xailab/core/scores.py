@@ -12,12 +12,13 @@ from xailab.core.channels_last import channels_last
 from xailab.core.checks import Model, Target, check_target, split_target
 from xailab.core.company import batch_statistics_refused, check_company
 from xailab.core.layers import capture, output_of
-from xailab.core.outputs import answer_of
+from xailab.core.outputs import answer_of, function_scores, number_of, scores_by
 from xailab.core.state import frozen
 
 _WRAP = (
     "explain one number of a class for each row, for instance `lambda x: model(x).mean((2, 3))` of "
-    "a picture's pixels, `lambda x: model(x).logits[:, -1]` of a text's tokens"
+    "a picture's pixels, `lambda x: model(x).logits[:, -1]` of a text's tokens; or let target be a "
+    "function of the outputs, for instance `lambda out: out{}`"
 )
 
 
@@ -34,7 +35,7 @@ def outputs_of(model: Model, x: Tensor) -> Tensor:
         raise ValueError(
             f"the model must return (N,) or (N, K) with N = {x.shape[0]} rows, "
             f"it returned {tuple(outputs.shape)} for x of shape {tuple(x.shape)}"
-            + (f": {_WRAP}" if more else "")
+            + (f": {_WRAP.format(number_of(outputs))}" if more else "")
         )
     return outputs
 
@@ -47,9 +48,13 @@ def _answer(model: Model, x: Tensor) -> Tensor:
 def select(outputs: Tensor, target: Target) -> Tensor:
     r"""Pick the score of the target, $s_i = f(x_i)_{t_i}$, with the errors of `check_target`.
 
+    A target that is a function makes the scores of the outputs (see `function_scores`).
+
     >>> select(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [1, 0])
     tensor([2., 3.])
     """
+    if callable(target):
+        return function_scores(target, outputs, len(outputs))
     index = check_target(target, outputs)
     if outputs.ndim == 1:
         return outputs
@@ -60,17 +65,12 @@ def scores_of(model: Model, x: Tensor, target: Target) -> Tensor:
     """Return the target's score of every row, (N,), inside whatever graph `x` belongs to.
 
     A target that is a function is given the model's answer, of whatever shape, and makes one
-    number a row of it.
+    number a row of it (see `function_scores`).
     """
     if not callable(target):
         return select(outputs_of(model, x), target)
-    scores = target(_answer(model, x))
-    if not isinstance(scores, Tensor) or scores.shape != (len(x),):
-        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(
-            f"target as a function must give ({len(x)},), one number a row, got {came}"
-        )
-    return scores
+    with batch_statistics_refused():
+        return scores_by(target, model, x)
 
 
 def target_of_rows(target: Target, n: int) -> Callable[[Any], Target]:
@@ -98,9 +98,26 @@ def input_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
         ValueError: no gradient reaches x (see `gradients_of`), or rows influence each other.
     """
     with frozen(model), gradients_on():
-        found = _gradient(model, x, target)
-        check_company(model, x)  # last: whether there is a gradient at all matters more
+        found = frozen_gradient(model, x, target)
+        check_company(model, x, target=target)  # last: that there is a gradient matters more
         return found
+
+
+def gradient_at(
+    model: Model, x: Tensor, target: Target, layer: str | None
+) -> tuple[Tensor, Tensor]:
+    """Return what is explained, x or what a layer gives for it, and the score's gradient by it.
+
+    Raises:
+        TypeError, ValueError: as for `input_gradient`, `layer_gradient`.
+
+    >>> gradient_at(lambda x: 3 * x, torch.ones(1, 1), 0, None)
+    (tensor([[1.]]), tensor([[3.]]))
+    """
+    if layer is None:
+        return x.detach(), input_gradient(model, x, target)
+    with frozen(model), gradients_on():
+        return layer_gradient(model, x.detach(), target, layer)  # type: ignore[arg-type]
 
 
 def batched_gradients(
@@ -109,13 +126,13 @@ def batched_gradients(
     """Return `input_gradient` of many rows, chunk by chunk; `target` is one for all of them."""
     with frozen(model), gradients_on(), channels_last(model, len(rows)):
         found = batched(
-            lambda chunk: _gradient(model, chunk, target),
+            lambda chunk: frozen_gradient(model, chunk, target),
             rows,
             batch_size=batch_size,
             owner=model,
             gradients=True,
         )
-        check_company(model, rows)
+        check_company(model, rows, target=target)
     return found
 
 
@@ -128,6 +145,7 @@ def summed_gradients(
     weigh: Callable[[Tensor, Tensor], Tensor | float],
     *,
     batch_size: int | None = None,
+    slope: Callable[[Tensor, Tensor, Target], Tensor] | None = None,
 ) -> Tensor:
     r"""Return $\sum_{k=1}^n w_{ik} \odot \partial f(v_{ik})_{t_i} / \partial v_{ik}$ for every row.
 
@@ -142,18 +160,22 @@ def summed_gradients(
         variant: (row numbers, variant numbers) -> those variants, (m, ...).
         weigh: (row numbers, variant numbers) -> their weights, which broadcast to (m, ...).
         batch_size: variants evaluated at once; None measures.
+        slope: (row numbers, variants, their targets) -> gradients in the shape of the variants,
+            where x is not what the model takes; whether rows influence each other has been seen.
+            None: those of the model.
 
     Returns:
         The shape of `x`.
     """
-    asked = target_of_rows(target, len(x))
+    asked, own = target_of_rows(target, len(x)), slope is None
+    slope = slope or (lambda rows, variants, t: frozen_gradient(model, variants, t))
     exact = torch.promote_types(x.dtype, torch.float32)  # a sum of halves would lose digits
     with gradients_on():  # not in the caller's inference mode, whose tensors cannot be added to
         total = torch.zeros(x.shape, dtype=exact, device=x.device)
 
     def add(chunk: range) -> Tensor:
         rows, numbers = _split(chunk, n, x.device)
-        slopes = _gradient(model, variant(rows, numbers), asked(rows))
+        slopes = slope(rows, variant(rows, numbers), asked(rows))
         total.index_add_(0, rows, (weigh(rows, numbers) * slopes).to(exact))
         return rows
 
@@ -166,7 +188,8 @@ def summed_gradients(
             gradients=True,
             row_bytes=x[0].nbytes,
         )
-        check_company(model, x, of=n * len(x))
+        if own:
+            check_company(model, x, of=n * len(x), target=target)
     return total.to(x.dtype)
 
 
@@ -220,7 +243,7 @@ def batched_scores(
             owner=model,
             row_bytes=like.nbytes,
         )
-        check_company(model, make(range(1)), of=n)
+        check_company(model, make(range(1)), of=n, target=target(range(1)))
     return scores
 
 
@@ -230,8 +253,12 @@ def _split(chunk: range, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return numbers // n, numbers % n
 
 
-def _gradient(model: Model, x: Tensor, target: Target) -> Tensor:
-    """Gradient of the score where the model is frozen and the graph is on already."""
+def frozen_gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+    """Return `input_gradient` where the model is frozen and the graph is on already.
+
+    >>> frozen_gradient(lambda x: 3 * x, torch.ones(1, 1), 0)
+    tensor([[3.]])
+    """
     leaf = x.detach().clone().requires_grad_()
     return gradients_of(scores_of(model, leaf, target), leaf)
 
@@ -261,9 +288,9 @@ def gradients_of(scores: Tensor, inputs: Tensor, *, name: str = "the input") -> 
 
 
 _NO_GRADIENT = (
-    "no gradient reaches {}: on the way from it to the score the model leaves autograd (no_grad, "
-    "detach, NumPy, argmax or rounding to integers, quantized layers) or does not use it; methods "
-    "that only ask for answers (occlusion, LIME, SHAP) work"
+    "no gradient reaches {}: on the way from it to the score the model, or a target that is a "
+    "function, leaves autograd (no_grad, detach, NumPy, argmax or rounding to integers, quantized "
+    "layers) or does not use it; methods that only ask for answers (occlusion, LIME, SHAP) work"
 )
 
 
@@ -289,7 +316,7 @@ def layer_gradient(
         scores = scores_of(model, x, target)
     output = output_of(kept, layer, len(x))
     gradient = gradients_of(scores, output, name=f"layer {layer!r}")
-    check_company(model, x)
+    check_company(model, x, target=target)
     return output.detach(), gradient
 
 

@@ -260,7 +260,8 @@ class Explanations:
 
     def _headline(self, row: int) -> str:
         if callable(self.target):
-            output = f"the target {getattr(self.target, '__name__', 'function')}"
+            name = getattr(self.target, "__name__", "<lambda>")
+            output = "the target, a function" if name == "<lambda>" else f"the target {name}"
         else:
             target = split_target(self.target, len(self.x))[row]
             output = "the output" if target is None else f"output {target}"
