@@ -1,5 +1,6 @@
 """Path methods against paper, against the definition, and against captum where it is right."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -63,6 +64,27 @@ def test_sees_what_the_gradient_misses() -> None:
     """From 0 to 2 the slope is 1 on the first half: 2 * 1/2 = 1, the whole change."""
     got = integrated_gradients(saturated, X[:, :1], 0, rule="midpoint", n_steps=10)
     assert got.item() == pytest.approx(1)
+
+
+def test_a_sum_that_is_there_is_no_reason_to_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        integrated_gradients(product, X, 0, baseline=1.0)
+        expected_gradients(linear([[3.0, -2.0]]), X.float(), 0, background=torch.ones(4, 2))
+
+
+def test_the_warning_says_by_how_much_the_sum_misses() -> None:
+    """f = x * x, its second factor cut off: the slope is x, so of 4 - 0 only 2 is found."""
+    with pytest.warns(UserWarning, match=r"by up to 2 \(100% of its size\)"):
+        got = integrated_gradients(lambda x: x * x.detach(), X[:, :1], 0)
+    assert got.item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("method", [integrated_gradients, expected_gradients])
+def test_bad_rows_are_refused_here_too(method: Callable[..., Tensor]) -> None:
+    options = {"background": X} if method is expected_gradients else {}
+    with pytest.raises(ValueError, match="NaN"):
+        method(product, X * float("nan"), 0, **options)
 
 
 def test_left_and_right_lean_to_their_side() -> None:

@@ -1,5 +1,7 @@
 """Saliency against hand-computed numbers and captum."""
 
+from typing import Any
+
 import captum.attr
 import pytest
 import torch
@@ -153,6 +155,42 @@ class Functional(nn.Module):
 def test_one_functional_relu_is_refused(method: object, cut: object) -> None:
     with pytest.raises(ValueError, match=r"as a function.*nn\.ReLU"):
         method(Functional(cut), torch.rand(2, 2) + 1, 0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("method", [guided_backprop, deconvnet])
+@pytest.mark.parametrize(
+    "mask",
+    [lambda z: z > 0, lambda z: (z > 0).float(), lambda z: (z > 0).float().clone()],
+    ids=["bools", "floats", "a copy"],
+)
+def test_a_relu_written_as_a_product_with_yes_and_no_is_refused(method: object, mask: Any) -> None:
+    net = nn.Sequential(linear([[1.0], [-1.0]]), nn.ReLU())  # [2, 0] for 2: one passes, one not
+    model = Product(net, mask)
+    with pytest.raises(ValueError, match="as a function.*mask"):
+        method(model, torch.tensor([[2.0]]), 0)  # type: ignore[operator]
+
+
+class Product(nn.Module):
+    """A network, and behind it a ReLU as the product with a mask."""
+
+    def __init__(self, net: nn.Module, mask: Any) -> None:
+        super().__init__()
+        self.net, self.mask = net, mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x) - 1  # [1, -1] for 2
+        return z * self.mask(z)
+
+
+@pytest.mark.parametrize("method", [guided_backprop, deconvnet])
+def test_a_relu6_is_its_own_cap(method: object) -> None:
+    """At 6.5 it gives 6; guided backprop lets nothing through there, deconvnet does not look."""
+    net, x = nn.Sequential(nn.ReLU6()), torch.tensor([[6.5]])
+    seen = []
+    net.register_forward_hook(lambda module, inputs, output: seen.append(output.item()))
+    found = method(net, x, 0)  # type: ignore[operator]
+    assert seen[0] == 6
+    assert found.item() == (0 if method is guided_backprop else 1)
 
 
 def test_other_functions_are_not_taken_for_relus() -> None:

@@ -114,6 +114,13 @@ def test_power_of_a_sine_by_hand() -> None:
     assert found.density[4].item() == pytest.approx(4.5 / many, rel=1e-5)
 
 
+def test_power_of_the_smallest_picture_by_hand() -> None:
+    # a checkerboard of 0 and 1: mean 1/2, and half a wave of height 1/2 on the diagonal
+    found = radial_spectrum(torch.eye(2))
+    assert found.frequency.tolist() == [1]
+    assert found.power.tolist() == [0.25]
+
+
 @pytest.mark.parametrize("shape", [(16, 16), (7, 10), (3, 40, 6), (2, 3, 5, 5)])
 def test_powers_add_up_to_the_variance(shape: tuple[int, ...]) -> None:
     image = torch.rand(shape, generator=generator(), dtype=torch.float64)
@@ -548,6 +555,24 @@ def test_a_channel_on_the_last_axis() -> None:
     assert [a for a, *_ in grown] == pytest.approx([c for *_, c in grown])
     with pytest.raises(ValueError, match="there is no unit 5"):
         maximize(net, layer="norm", unit=5, **options)
+
+
+class Mixed(nn.Module):
+    """Two layers that do not answer unit by unit, row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.number, self.head = nn.Flatten(0), nn.Flatten(0), nn.Linear(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.flat(x).unflatten(0, (len(x), -1))
+        return self.head(self.number(rows.mean(1, keepdim=True))[:, None])
+
+
+@pytest.mark.parametrize("layer", ["flat", "number"])
+def test_layers_without_units_are_refused(layer: str) -> None:
+    with pytest.raises(ValueError, match=rf"{layer!r} gives \(\d+,\) for 1 rows: no units"):
+        maximize(Mixed(), layer=layer, unit=0, shape=(1, 4, 4), n_steps=1)
 
 
 def test_a_single_output_is_class_0() -> None:

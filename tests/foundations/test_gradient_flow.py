@@ -151,6 +151,12 @@ def test_clip_by_hand() -> None:
     torch.testing.assert_close(clipped[1], torch.tensor([[6.0]]), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-9, 2e-6])
+def test_gradients_of_next_to_nothing_stay_as_they_are(size: float) -> None:
+    (clipped,) = clip_by_norm([torch.tensor([size])], 1.0)
+    assert clipped.item() == pytest.approx(size)
+
+
 @pytest.mark.parametrize("max_norm", [0.01, 1.0, 5.0, 1e6, math.inf])
 def test_clip_equals_torch(max_norm: float) -> None:
     net, x, y = deep_mlp(8, 16, "relu", init=2.0), rows(), torch.arange(20) % 2
