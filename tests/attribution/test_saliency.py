@@ -166,7 +166,7 @@ def test_one_functional_relu_is_refused(method: object, cut: object) -> None:
 def test_a_relu_written_as_a_product_with_yes_and_no_is_refused(method: object, mask: Any) -> None:
     net = nn.Sequential(linear([[1.0], [-1.0]]), nn.ReLU())  # [2, 0] for 2: one passes, one not
     model = Product(net, mask)
-    with pytest.raises(ValueError, match="as a function.*mask"):
+    with pytest.raises(ValueError, match=r"as a function.*mask"):
         method(model, torch.tensor([[2.0]]), 0)  # type: ignore[operator]
 
 
