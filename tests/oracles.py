@@ -7,6 +7,7 @@ docstrings name.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from math import exp, factorial, floor, sqrt
 from typing import Any
@@ -153,37 +154,186 @@ def deconvnet(kind: Kind, options: Options) -> Tensor:
 # ---- DeepLIFT and LRP ----------------------------------------------------------------------------
 
 
-class _Rescaled(TorchFunctionMode):
-    """Record the activations of a baseline, then give those of a row the slopes between the two."""
+class _Steps(TorchFunctionMode):
+    """A forward pass in which each step is exchanged for one whose slopes at this point are a rule.
+
+    Exchanged is a step on numbers that depend on the row. Its slopes come from constants around
+    it: of `z * (phi(z) / z).detach()` the slope is phi(z) / z.
+    """
+
+    ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "sigmoid")
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "").strip("_")
+        if not any(map(_moving, args)):
+            return function(*args, **kwargs)
+        if name == "multi_head_attention_forward":
+            with self:
+                return _heads(*args, **kwargs)
+        if name == "scaled_dot_product_attention":
+            with self:
+                return _attention(*args, **kwargs)
+        if name == "max_pool2d":
+            sizes = [kwargs.get(one, 0) for one in ("kernel_size", "stride", "padding")]
+            sizes[: len(args) - 1] = args[1:4]
+            return self.maximum(function, args, kwargs, sizes)
+        if name in self.ACTIVATIONS:
+            return self.activation(lambda z: function(z.clone(), *args[1:], **kwargs), args[0])
+        if name in ("mul", "matmul", "bmm") and all(map(_moving, args)):
+            return self.product(function, *args)
+        if name in ("add", "sub", "radd", "iadd", "baddbmm"):
+            return self.sum(function(*args, **kwargs))
+        if name in ("linear", "conv2d", "addmm"):
+            return self.weighted(function(*args, **kwargs))
+        if name == "softmax":
+            return self.softmax(args[0], args[1] if len(args) > 1 else kwargs["dim"])
+        if name == "layer_norm":
+            return self.norm(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def maximum(self, function: Any, args: Any, kwargs: Any, sizes: Any) -> Tensor:
+        return function(*args, **kwargs)
+
+    def sum(self, out: Tensor) -> Tensor:
+        return out
+
+    def weighted(self, out: Tensor) -> Tensor:
+        return out
+
+    def norm(self, x: Tensor, shape: Any, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        found = self.normed(x, eps)
+        with self:
+            return found * weight + bias
+
+
+def _moving(one: Any) -> bool:
+    return isinstance(one, Tensor) and one.requires_grad and not isinstance(one, nn.Parameter)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
+               is_causal: bool = False, scale: float | None = None, **_: Any) -> Tensor:  # fmt: skip
+    products = (q @ k.transpose(-1, -2)) * (scale or 1 / sqrt(q.shape[-1]))
+    if is_causal:
+        attn_mask = torch.ones(products.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        products = products.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        products = products + attn_mask
+    return products.softmax(-1) @ v
+
+
+def _heads(query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, weight: Tensor,
+           bias: Tensor, *more: Any, need_weights: bool = True, **options: Any) -> Any:  # fmt: skip
+    """One tensor (T, N, width) looks at itself, without masks."""
+    x = query.transpose(0, 1)
+    parts = []
+    for i in range(3):
+        rows = slice(i * width, (i + 1) * width)
+        part = nn.functional.linear(x, weight[rows], bias[rows])
+        parts.append(torch.stack(part.split(width // heads, -1), 1))
+    found = _attention(*parts)
+    joined = torch.cat(list(found.unbind(1)), -1)
+    return nn.functional.linear(joined, more[4], more[5]).transpose(0, 1), None
+
+
+class _Rescaled(_Steps):
+    """Record the steps of a baseline, then give those of a row the slopes between the two."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Tensor] = []
+        self.kept: list[tuple[Tensor, ...]] = []
         self.at: int | None = None  # None while recording
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        name, kwargs = function.__name__.rstrip("_"), kwargs or {}
-        if name == "max_pool2d" and isinstance(args[0], Tensor):
-            sizes = [kwargs.get(one, 0) for one in ("kernel_size", "stride", "padding")]
-            sizes[: len(args) - 1] = args[1:4]
-            return self.step(args[0], lambda z, base: _shared_maximum(z, base, *sizes))
-        if name not in ("relu", "tanh", "gelu"):
-            return function(*args, **kwargs)
-        plain = getattr(torch.nn.functional if name == "gelu" else torch, name)
-        return self.step(args[0], lambda z, base: _between(plain, z, base))
-
-    def step(self, z: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def base(self, *now: Tensor) -> tuple[Tensor, ...]:
         if self.at is None:
-            self.kept.append(z.detach().clone())
-            return rule(z, z)
+            self.kept.append(tuple(one.detach().clone() for one in now))
+            return self.kept[-1]
         self.at += 1
-        return rule(z, self.kept[self.at - 1])
+        return self.kept[self.at - 1]
+
+    def maximum(self, function: Any, args: Any, kwargs: Any, sizes: Any) -> Tensor:
+        return _shared_maximum(args[0], *self.base(args[0]), *sizes)
+
+    def activation(self, plain: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        return _between(plain, z, *self.base(z))
+
+    def product(self, function: Any, a: Tensor, b: Tensor) -> Tensor:
+        base_a, base_b = self.base(a, b)
+        middle_a, middle_b = (a.detach() + base_a) / 2, (b.detach() + base_b) / 2
+        way = function(a - a.detach(), middle_b) + function(middle_a, b - b.detach())
+        return function(a.detach(), b.detach()) + way
+
+    def ratio(self, a: Tensor, b: Tensor) -> Tensor:
+        """a = q b, so that a changes by (mean q) db + (mean b) dq."""
+        base_a, base_b = self.base(a, b)
+        now = a.detach() / b.detach()
+        q, below = (now + base_a / base_b) / 2, (b.detach() + base_b) / 2
+        return now + ((a - a.detach()) - q * (b - b.detach())) / below
+
+    def softmax(self, z: Tensor, dim: int) -> Tensor:
+        e = _between(torch.exp, z, *self.base(z))
+        return self.ratio(e, e.sum(dim, keepdim=True))
+
+    def normed(self, x: Tensor, eps: float) -> Tensor:
+        c = x - x.mean(-1, keepdim=True)
+        square = _between(torch.square, c, *self.base(c))
+        spread = square.mean(-1, keepdim=True) + eps
+        return self.ratio(c, _between(torch.sqrt, spread, *self.base(spread)))
+
+
+class _Handed(_Steps):
+    """Slopes with which input x slope is LRP: every relevance is a number times its slope."""
+
+    def activation(self, plain: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        now = plain(z.detach())
+        return now + _over(now, z.detach()) * (z - z.detach())
+
+    def sum(self, out: Tensor) -> Tensor:
+        now = out.detach()
+        away = now + 1e-6 * torch.where(now < 0, -1.0, 1.0)
+        return now + _over(now, away) * (out - now)
+
+    weighted = sum  # by the same epsilon
+
+    def product(self, function: Any, a: Tensor, b: Tensor) -> Tensor:
+        out = (function(a, b.detach()) + function(a.detach(), b)) / 2
+        return out if function.__name__.strip("_") == "mul" else self.sum(out)
+
+    def softmax(self, z: Tensor, dim: int) -> Tensor:
+        return z.softmax(dim)
+
+    def normed(self, x: Tensor, eps: float) -> Tensor:
+        c = x - x.mean(-1, keepdim=True)
+        spread = (c.detach() ** 2).mean(-1, keepdim=True) + eps
+        return self.sum(c / spread.sqrt())
+
+
+def _over(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, 0 where a number is cut off."""
+    return torch.where((a == 0) | (b == 0), 0, a / torch.where(b == 0, 1, b))
+
+
+@contextmanager
+def _stepwise(kind: Kind, rule: _Steps) -> Iterator[None]:
+    """Exchange the steps; activations that are written with several of them are one."""
+
+    def whole(module: nn.Module, inputs: Any, out: Tensor) -> Tensor:
+        return nn.functional.gelu(inputs[0], approximate="tanh")
+
+    found = [one for one in kind.twin.modules() if type(one).__name__ == "NewGELUActivation"]
+    handles = [one.register_forward_hook(whole) for one in found]
+    with rule:
+        yield
+    for handle in handles:
+        handle.remove()
 
 
 def _between(plain: Callable[[Tensor], Tensor], z: Tensor, base: Tensor) -> Tensor:
     now, way = plain(z.detach()), z.detach() - base
-    ratio = torch.where(way == 0, 0, (now - plain(base)) / torch.where(way == 0, 1, way))
-    return now + ratio * (z - z.detach())
+    still = (way == 0) | way.isnan()
+    ratio = torch.where(still, 0, (now - plain(base)) / torch.where(still, 1, way))
+    return now + ratio * torch.where(still, 0, z - z.detach())
 
 
 def _shared_maximum(z: Tensor, base: Tensor, size: Any, stride: Any, padding: Any) -> Tensor:
@@ -207,33 +357,41 @@ def _shared_maximum(z: Tensor, base: Tensor, size: Any, stride: Any, padding: An
     return found[..., 0]
 
 
-def _rescale(score: Score, row: Tensor, start: Tensor) -> Tensor:
-    with _Rescaled() as rule:
-        score(start[None])
+def _rescale(kind: Kind, score: Score, row: Tensor, start: Tensor) -> Tensor:
+    rule = _Rescaled()
+    with _stepwise(kind, rule):
+        score(start[None].clone().requires_grad_())
         rule.at = 0
         return (row - start) * slope(score, row)
 
 
 @oracle
 def deep_lift(kind: Kind, options: Options) -> Tensor:
-    return torch.stack([_rescale(score, row, torch.zeros_like(row)) for row, score in each(kind)])
+    return torch.stack(
+        [_rescale(kind, score, row, torch.zeros_like(row)) for row, score in each(kind)]
+    )
 
 
 @oracle
 def deep_shap(kind: Kind, options: Options) -> Tensor:
     found = []
     for row, score in each(kind):
-        found.append(
-            sum(_rescale(score, row, one) for one in kind.background) / len(kind.background)
-        )
+        parts = [_rescale(kind, score, row, one) for one in kind.background]
+        found.append(sum(parts) / len(parts))
     return torch.stack(found)
 
 
 @oracle
 def lrp(kind: Kind, options: Options) -> Tensor:
-    """The epsilon rule, with the matrix of every layer of a chain."""
-    with torch.no_grad():
-        return torch.cat([_relevance(kind, i) for i in range(len(kind.rows))])
+    """The epsilon rule: with the matrix of every layer of a chain, else as input x slope."""
+    if isinstance(kind.twin, nn.Sequential):
+        with torch.no_grad():
+            return torch.cat([_relevance(kind, i) for i in range(len(kind.rows))])
+    found = []
+    for row, score in each(kind):
+        with _stepwise(kind, _Handed()):
+            found.append(row * slope(score, row))
+    return torch.stack(found)
 
 
 def _relevance(kind: Kind, i: int) -> Tensor:

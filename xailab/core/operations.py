@@ -209,11 +209,12 @@ class Operations(TorchFunctionMode):
                 model left alone, no way back to the leaf.
         """
         self._instead = {}
+        asked = scores_of if callable(target) else lambda model, x, _: answer_of(model, x)
         with trial(), same_randomness():
-            plain = answer_of(self.model, leaf.detach())
+            plain = asked(self.model, leaf.detach(), target)
         with self._watched() as answers:
             scores = scores_of(self.model, leaf, target)
-        _refuse_difference(plain, logits_of(answers[-1]))
+        _refuse_difference(plain, scores if callable(target) else logits_of(answers[-1]))
         self._refuse_unknown(scores, known)
         check_graph(scores, leaf)
         return scores
