@@ -211,8 +211,16 @@ def _moving(one: Any) -> bool:
     return isinstance(one, Tensor) and one.requires_grad and not isinstance(one, nn.Parameter)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
-               is_causal: bool = False, scale: float | None = None, **_: Any) -> Tensor:  # fmt: skip
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **more: Any,
+) -> Tensor:
     products = (q @ k.transpose(-1, -2)) * (scale or 1 / sqrt(q.shape[-1]))
     if is_causal:
         attn_mask = torch.ones(products.shape[-2:], dtype=torch.bool).tril()
