@@ -108,3 +108,11 @@ def test_gradients_through_an_instance_norm(functional: bool, chunk: int) -> Non
     with channels_last(model, len(ROWS)):
         found = torch.cat([slopes(model, rows) for rows in ROWS.split(chunk)])
     torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-5)
+
+
+def test_the_networks_of_a_function_are_laid_out_too() -> None:
+    model = networks()[0]
+    with frozen(model), torch.no_grad(), channels_last(lambda rows: model(rows)[:, 0], 20):
+        assert "forward" in vars(model[0])
+        assert model[0](ROWS).is_contiguous(memory_format=torch.channels_last)
+    assert "forward" not in vars(model[0])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xailab.core.callable_module import make_callable
 from xailab.core.layers import replaced
+from xailab.core.state import networks_in
 
 _FEW = 16  # fewer rows do not pay for the copies
 _LAYOUT = torch.channels_last
@@ -24,11 +25,12 @@ def channels_last(model: Any, n: int) -> Iterator[None]:
     Measured on EfficientNet-Lite0: gradients of many rows take half the time.
 
     Args:
-        model: any callable; only an `nn.Module` is touched.
+        model: an `nn.Module`, or a function; of one the networks that it uses (`networks_in`).
         n: how many rows there are to evaluate; below 16 nothing is done.
     """
-    layers = model.modules() if isinstance(model, nn.Module) and n >= _FEW else ()
-    with replaced({layer: _quick(layer) for layer in layers if _plain(layer)}):
+    networks = networks_in(model) if n >= _FEW else []
+    layers = {layer for network in networks for layer in network.modules() if _plain(layer)}
+    with replaced({layer: _quick(layer) for layer in layers}):
         yield
 
 
