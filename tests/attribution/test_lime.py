@@ -239,7 +239,10 @@ def test_bad_pictures(changes: dict[str, Any], error: type[Exception], words: st
         ({"background": np.zeros((2, 4))}, r"\(B, 3\).*\(2, 4\)"),
         ({"x": np.array([1.0, np.nan, 0])}, "x must be a row .*place 1 holds NaN"),
         ({"background": np.array([[0, 0, np.nan]])}, "background .*column 2 holds NaN"),
-        ({"x": pd.Series({"a": 1, "b": 1, "c": 1}), "background": ACB}, "'b' where 'c' is"),
+        (
+            {"x": pd.Series({"a": 1, "b": 1, "c": 1}), "background": ACB},
+            "column 'b' where background has 'c'",
+        ),
         ({"n_features": 4}, "n_features is 4, there are 3"),
     ],
 )

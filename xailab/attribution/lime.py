@@ -1,7 +1,7 @@
 """LIME: fit a small linear model to what a black box answers around one input.
 
-Lesson 10 teaches this file. It is one weighted regression. The rows are copies of the input with
-some parts hidden, the answers are the black box's, the weights say how near a copy is, and the
+Lesson `lime` teaches this file. It is one weighted regression. The rows are copies of the input
+with some parts hidden, the answers are the black box's, the weights say how near a copy is, and the
 coefficients are the explanation: what a part adds, on average, when it is there.
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 from skimage.segmentation import slic
 from torch import Tensor
 
-from xailab.core.batching import batched
+from xailab.core.black_boxes import ask_in_chunks, numbers_of
 from xailab.core.checks import as_integer, check_positive
 from xailab.core.outputs import as_array
-from xailab.core.tables import column_names, finite_floats
+from xailab.core.tables import check_columns, column_names, finite_floats
 from xailab.core.words import words_of
 
 Array = np.ndarray
@@ -213,7 +213,7 @@ def lime_tabular(
     row, others = finite_floats("x", x, 1), finite_floats("background", background, 2)
     if others.shape[1] != len(row):
         raise ValueError(f"background must be (B, {len(row)}) as x is, got {others.shape}")
-    _check_names(column_names(x), column_names(background))
+    check_columns("x", column_names(x), "background", column_names(background))
     if n_features is not None and check_positive("n_features", n_features) > len(row):
         raise ValueError(f"n_features is {n_features}, there are {len(row)}")
     samples = _samples(n_samples, len(row), seed)
@@ -442,31 +442,17 @@ def _answers(
     batch_size: int | None,
 ) -> Array:
     """Return the black box's scores, (n,), of copies that exist only while they are evaluated."""
-    if not callable(predict):
-        raise TypeError(f"predict must be a function, got {type(predict).__name__}")
     index = None if target is None else as_integer("target", target)
-    return batched(
-        lambda chunk: _scores(predict(make(slice(chunk.start, chunk.stop))), len(chunk), index),
-        range(n),
-        batch_size=batch_size,
-        owner=predict,
-        row_bytes=like.nbytes,
-    )
+
+    def read(chunk: range) -> Array:
+        return _scores(predict(make(slice(chunk.start, chunk.stop))), len(chunk), index)
+
+    return ask_in_chunks(predict, read, range(n), batch_size=batch_size, row_bytes=like.nbytes)
 
 
 def _scores(answers: Any, n: int, target: int | None) -> Array:
     """Return the target's scores, (n,), out of what the black box gave."""
-    try:
-        raw = as_array(answers) if isinstance(answers, Tensor) else np.asarray(answers)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"predict must give ({n},) or ({n}, K), got rows that differ") from error
-    if raw.ndim not in (1, 2) or len(raw) != n or not raw.size:
-        raise ValueError(f"predict must give ({n},) or ({n}, K), got {raw.shape}")
-    if raw.dtype.kind not in "biuf":
-        raise TypeError(f"predict must give numbers, got {raw.dtype}, like {raw.flat[0]!r:.40}")
-    found = raw.astype(np.float64)
-    if not np.isfinite(found).all():
-        raise ValueError("predict gave values that are NaN or infinite")
+    found = numbers_of(answers, n)
     if found.ndim == 1 or (target is None and found.shape[1] == 1):
         if target is not None:
             raise ValueError("predict gives a single output: pass target=None")
@@ -474,13 +460,6 @@ def _scores(answers: Any, n: int, target: int | None) -> Array:
     if target is None or not 0 <= target < found.shape[1]:
         raise ValueError(f"target must lie in 0..{found.shape[1] - 1}, got {target}")
     return found[:, target]
-
-
-def _check_names(row: list[str] | None, table: list[str] | None) -> None:
-    """Refuse a row whose columns are not those of the table, in the same order."""
-    if row is not None and table is not None and row != table:
-        pair = next(pair for pair in zip(row, table, strict=True) if pair[0] != pair[1])
-        raise ValueError(f"x and background have other columns: {pair[0]!r} where {pair[1]!r} is")
 
 
 def _picture(image: Any) -> Array:

@@ -1,5 +1,6 @@
 """Numbers out of what people keep their rows in; what is none is named by its column."""
 
+from itertools import zip_longest
 from numbers import Real
 from typing import Any
 
@@ -55,6 +56,23 @@ def column_names(values: Any) -> list[str] | None:
         return None
     names = list(values.columns if isinstance(values, pd.DataFrame) else values.index)
     return names if all(isinstance(name, str) for name in names) else None
+
+
+def check_columns(
+    name: str, columns: list[str] | None, other: str, others: list[str] | None
+) -> None:
+    """Refuse tables whose columns have other names, or another order; None: without names.
+
+    Raises:
+        ValueError: with the first two that differ.
+
+    >>> check_columns("x", ["age", "dose"], "background", ["age", "dose"])
+    """
+    if columns is None or others is None or columns == others:
+        return
+    pairs = zip_longest(columns, others)
+    one, two = next(pair for pair in pairs if pair[0] != pair[1])
+    raise ValueError(f"{name} has the column {one!r} where {other} has {two!r}")
 
 
 def _array(name: str, values: Any) -> Array:
