@@ -142,6 +142,13 @@ def test_what_is_recorded_stands(own_home):
     assert [path.name for path in own_home.iterdir()] == ["scoreboard.csv"]
 
 
+def test_the_board_lies_at_home_where_nothing_else_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("XAILAB_SCOREBOARD")
+    monkeypatch.setenv("XAILAB_HOME", str(tmp_path))
+    record(line("a"))
+    assert (tmp_path / "scoreboard.csv").exists()
+
+
 def test_a_newer_score_replaces_the_older_one():
     record(line("a", mass=0.1))
     record(line("a", "twin", mass=0.2))
@@ -276,7 +283,7 @@ def test_tones_score_an_oracle_a_constant_and_a_method_that_works(tones):
         assert table.loc["constant", measure] == pytest.approx(chance)
     assert table["chance"].tolist() == pytest.approx([chance] * 5)
     assert (table.loc[["input_x_gradient", "layer_cam"], "mass"] > 5 * chance).all()
-    assert table.loc["grad_cam", "mass"] < chance  # lesson 13: one weight a map, all places alike
+    assert table.loc["grad_cam", "mass"] < chance  # lesson `sequences_and_sound`: one weight a map, all places alike
 
 
 def test_the_network_for_tones_is_trained_once(tones):

@@ -431,6 +431,8 @@ def test_what_would_grow_stays_as_it_is() -> None:
     torch.testing.assert_close(everything(rows()), net(rows()), rtol=0, atol=1e-4)
     depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
     assert isinstance(low_rank(depthwise, 0.1)[0], nn.Conv2d)
+    square = linear([[2.0, 0, 0, 0], [0, 2.0, 0, 0], [0] * 4, [0] * 4])
+    assert isinstance(low_rank(square, 1.0), nn.Linear)  # 2 * (4 + 4) numbers for 16: no gain
     assert isinstance(low_rank(linear([[0.0] * 9] * 9), 0.5), nn.Sequential)  # all zero: rank 1
 
 
@@ -585,7 +587,7 @@ def test_models_take_turns_and_each_has_its_own_time() -> None:
     assert all(one.low <= one.median <= one.high for one in took.values())
 
 
-# ---- the figures of lesson 21, on trained networks -----------------------------------------------
+# ---- the figures of lesson `compression`, on trained networks -----------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -516,6 +516,11 @@ def test_agreement_sees_order_alone_and_says_when_there_is_none() -> None:
     assert explanation_agreement(maps, torch.zeros_like(maps)).isnan().all()
 
 
+def test_two_numbers_a_row_have_an_order() -> None:
+    a, b = torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[3.0, 9.0], [9.0, 3.0]])
+    assert explanation_agreement(a, b).tolist() == [1, -1]
+
+
 @pytest.mark.parametrize("shape", [(20, 30), (3, 5, 6), (0, 5, 6)])
 def test_bad_agreement(shape: tuple[int, ...]) -> None:
     first = torch.zeros(20, 5, 6) if shape[0] else torch.zeros(shape)
@@ -523,7 +528,7 @@ def test_bad_agreement(shape: tuple[int, ...]) -> None:
         explanation_agreement(first, torch.zeros(shape))
 
 
-# ---- on digits: what lesson 20 shows, with a margin ----------------------------------------------
+# ---- on digits: what lesson `distillation` shows, with a margin ----------------------------------------------
 
 
 @pytest.fixture(scope="module")
