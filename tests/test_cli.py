@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import xailab
 from xailab import cli, data, doctor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,8 +53,20 @@ def test_help_names_every_command_and_does_not_load_torch():
     code += "try: app()\nfinally: print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     commands = set(re.findall(r"^│ ([a-z]+) ", said.stdout, re.MULTILINE))
-    assert commands == {"lab", "doctor", "build", "progress", "data"}
+    assert {"lab", "doctor", "build", "progress", "data"} <= commands
     assert said.stdout.rstrip().endswith("False")
+
+
+def test_help_names_every_variable_that_the_code_reads():
+    read = set()
+    for path in (ROOT / "xailab").rglob("*.py"):
+        read |= set(re.findall(r'environ[^\n]{0,9}"(XAILAB_[A-Z]+)"', path.read_text("utf-8")))
+    assert len(read) >= 6
+    assert read <= set(re.findall("XAILAB_[A-Z]+", run("--help").stdout))
+
+
+def test_the_version_is_said():
+    assert run("--version").stdout == f"xailab {xailab.__version__}\n"
 
 
 def test_data_list_names_every_set():
@@ -194,34 +207,62 @@ def test_progress_shows_every_lesson_with_exercises(empty_home):
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Return the commands that xailab would have become."""
+def opened(monkeypatch, tmp_path):
+    """Return the commands that xailab would have become, in a course of two lessons."""
     commands = []
     monkeypatch.setattr(os, "execve", lambda path, command, environment: commands.append(command))
     monkeypatch.setattr(subprocess, "call", lambda command, env: 0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("a", True, "1")])
     monkeypatch.setattr("xailab.data.get", lambda: {})
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "course/xailab/cli.py"))
+    (tmp_path / "course/notebooks").mkdir(parents=True)
+    for name in ("00_start_here", "01_backprop"):
+        (tmp_path / f"course/notebooks/{name}.ipynb").write_text(name)
     return commands
 
 
-def test_lab_opens_the_first_lesson_on_this_machine_only(opened):
+def test_lab_opens_the_first_lesson_on_this_machine_only(opened, tmp_path):
     assert run("lab", "--port", "9000", "--no-browser").exit_code == 0
     (command,) = opened
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
     assert {"--ServerApp.ip=127.0.0.1", "--port=9000", "--no-browser"} <= set(command)
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert f"--ServerApp.root_dir={tmp_path / 'course/work'}" in command
+    assert "--LabApp.default_url=/lab/tree/00_start_here.ipynb" in command
     assert not [word for word in command if "token" in word or "password" in word]
 
 
+def test_lab_says_in_one_line_that_all_is_well(opened):
+    said = run("lab").stdout
+    assert said == "all 1 checks of this machine passed (`xailab doctor` lists them)\n"
+
+
 def test_lab_opens_also_when_something_is_missing_and_says_what(opened, monkeypatch):
+    checks = [doctor.Check("data", False, "missing", "get"), doctor.Check("disk", True, "9 GB")]
     monkeypatch.setattr("xailab.data.get", raising(ConnectionError("no network")))
-    monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("data", False, "missing", "get")])
+    monkeypatch.setattr(doctor, "report", lambda: checks)
     result = run("lab")
     assert len(opened) == 1
     assert "xailab: no network" in result.stderr
-    assert "[FAIL] data" in result.stdout
-    assert "mend the lines marked [FAIL]" in result.stderr
+    first, second = result.stdout.splitlines()
+    assert first.startswith("[FAIL] data")
+    assert second.startswith("1 of 2 checks failed: mend them")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "eighty"])
+def test_a_port_that_cannot_be_is_refused(opened, port):
+    result = run("lab", "--port", port)
+    assert result.exit_code == 2
+    assert "--port" in result.stderr
+    assert opened == []
+
+
+def test_a_taken_port_is_told(opened):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        assert f"port {taken} is taken" in run("lab", "--port", str(taken)).stderr
+    assert "taken" not in run("lab", "--port", str(taken)).stderr
+    assert len(opened) == 2  # JupyterLab itself takes the next free one
 
 
 def test_on_windows_the_exit_code_of_jupyterlab_is_passed_on(opened, monkeypatch):
@@ -235,6 +276,41 @@ def test_lab_outside_a_clone_says_where_to_run_it(opened, monkeypatch, tmp_path)
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages/xailab/cli.py"))
     monkeypatch.chdir(tmp_path)
     one_line(run("lab"), "run this in a clone of the course")
+    assert opened == []
+
+
+def test_lab_works_in_copies_of_ones_own(opened, tmp_path):
+    mine = tmp_path / "class" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "01_backprop.ipynb").write_text("half done")
+    assert run("lab", "--folder", str(mine)).exit_code == 0
+    assert f"--ServerApp.root_dir={mine}" in opened[0]  # not the folder of the whole class
+    assert (mine / "00_start_here.ipynb").read_text() == "00_start_here"
+    assert (mine / "01_backprop.ipynb").read_text() == "half done"  # nobody's work is overwritten
+    assert not (tmp_path / "course/work").exists()
+
+
+def test_lab_sets_a_lesson_back_and_opens_it(opened, tmp_path):
+    run("lab")
+    own = tmp_path / "course/work/01_backprop.ipynb"
+    own.write_text("half done")
+    result = run("lab", "--fresh", "backprop")
+    assert "01_backprop.ipynb is fresh; yours is old/01_backprop.ipynb" in result.stderr
+    assert "--LabApp.default_url=/lab/tree/01_backprop.ipynb" in opened[-1]
+    one_line(run("lab", "--fresh", "backdrop"), "did you mean backprop")
+
+
+def test_lab_can_open_the_originals(opened, tmp_path):
+    originals = tmp_path / "course/notebooks"
+    before = sorted(originals.iterdir())
+    run("lab", "--folder", str(originals))
+    assert f"--ServerApp.root_dir={originals}" in opened[0]
+    assert sorted(originals.iterdir()) == before
+
+
+def test_lab_in_a_folder_that_cannot_be_written_names_the_mend(opened, tmp_path):
+    (tmp_path / "course/work").write_text("a file where the folder should be")
+    one_line(run("lab"), "course/work: ", "xailab lab --folder PLACE")
     assert opened == []
 
 
@@ -252,9 +328,10 @@ def answer_of(address):
 
 def test_lab_needs_its_token(tmp_path):
     """Start it for real: on localhost, closed without the token, open with it."""
+    work = tmp_path / "work"
     own = {name: str(tmp_path) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
     process = subprocess.Popen(
-        [*XAILAB, "lab", "--no-browser", "--port", "18888"],
+        [*XAILAB, "lab", "--no-browser", "--port", "18888", "--folder", str(work)],
         env=os.environ | own,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -264,7 +341,8 @@ def test_lab_needs_its_token(tmp_path):
     try:
         address = next(filter(None, (re.search(r"http://127\S+", line) for line in process.stdout)))
         server, token = re.fullmatch(r"(\S+)/lab/tree/\S+\?token=(\w+)", address[0]).groups()
-        start = f"{server}/api/contents/notebooks/00_start_here.ipynb?content=0"
+        (first,) = work.glob("*_start_here.ipynb")
+        start = f"{server}/api/contents/{first.name}?content=0"
         assert answer_of(start) == 403
         assert answer_of(f"{start}&token={token}") == 200
     finally:
@@ -272,24 +350,3 @@ def test_lab_needs_its_token(tmp_path):
         process.communicate(timeout=60)
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(server)
-
-
-def test_lab_in_a_folder_of_ones_own(opened, tmp_path):
-    own = tmp_path / "mine"
-    own.mkdir()
-    (own / "01_backprop.ipynb").write_text("half done")
-    assert run("lab", "--folder", str(own)).exit_code == 0
-    assert f"--ServerApp.root_dir={tmp_path}" in opened[0]
-    assert "--LabApp.default_url=/lab/tree/mine/00_start_here.ipynb" in opened[0]
-    originals = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {path.name for path in own.iterdir()} == originals
-    assert (own / "01_backprop.ipynb").read_text() == "half done"  # nobody's work is overwritten
-
-
-def wait_until_it_listens(port):
-    """The address is printed a moment before the port is open."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)

@@ -7,6 +7,7 @@ one line that says the mend, not in a traceback. Exit codes: 0 fine, 1 not, 2 wr
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
-
-from xailab.core.files import write_atomically
 
 _OTHER_DISK = "make room, or set XAILAB_HOME to a folder on another disk, then run this again"
 _OTHER_FOLDER = "set XAILAB_HOME to a folder that you may write, then run this again"
@@ -66,71 +65,126 @@ def explain(error: Exception) -> str:
     return f"{name}{error}"
 
 
+_VARIABLES = {
+    "XAILAB_HOME": "folder of data, progress and scores",
+    "XAILAB_PROGRESS": "file of your progress",
+    "XAILAB_SCOREBOARD": "file of the scores that your methods got",
+    "XAILAB_STRICT=1": "a wrong or missing answer is an error",
+    "XAILAB_PICTURES=small": "pictures under 60 kB in a running notebook too",
+    "XAILAB_QUIET=1": "no progress bars",
+    "XAILAB_TRACEBACK=1": "errors in full",
+}
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="xailab: explain neural networks, and check the explanations. Start with `xailab lab`.",
+    epilog="\n\n".join(
+        ["Environment variables:", *(f"{name:21} {what}" for name, what in _VARIABLES.items())]
+    ),
 )
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch, describe and verify data sets.")
 app.add_typer(data_app, name="data")
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", show_default=False, help="Data sets; none: all needed."),
+]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from xailab import __version__
+
+        typer.echo(f"xailab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Stand before every command."""
 
 
 @app.command()
 def lab(
     port: Annotated[
-        int, typer.Option(help="Port on this machine; the next free one is taken.")
+        int, typer.Option(min=1, max=65535, help="Port on this machine; if taken, the next one.")
     ] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
     folder: Annotated[
-        Path | None, typer.Option(help="Work in copies of the notebooks here, made if missing.")
+        Path | None,
+        typer.Option(
+            help="Folder of your copies of the lessons, made if missing.",
+            show_default="work, beside notebooks/",
+        ),
+    ] = None,
+    fresh: Annotated[
+        str | None,
+        typer.Option(metavar="LESSON", help="Set your copy of a lesson aside, begin a fresh one."),
     ] = None,
 ) -> None:
-    """Fetch the data, check this machine, open JupyterLab."""
+    """Fetch the data, check this machine, open JupyterLab on your own copies of the lessons."""
     from xailab import data, doctor
+    from xailab.course import copies
 
-    first = _first_lesson()
+    course = _course()
+    own = (folder or course / "work").absolute()
+    for line in _renewed(course, own, fresh):
+        _say(line)
     try:
         data.get()
     except (OSError, ValueError) as error:  # lessons that need other data still run
         _say(explain(error))
-    checks = doctor.report()
-    doctor.show(checks)
-    if not all(check.ok for check in checks):
-        _say("mend the lines marked [FAIL], then start again; some lessons will not run till then")
-    _open_jupyterlab(_copied(first, folder.absolute()) if folder else first, port, browser)
+    doctor.show_short(doctor.report())
+    _open_jupyterlab(own, copies.lesson(course, fresh or "start_here").name, port, browser)
 
 
-def _first_lesson() -> Path:
-    """Return notebooks/00_start_here.ipynb of the clone xailab runs from, or of this folder."""
+def _course() -> Path:
+    """Return the clone that xailab runs from, or this folder, if it holds the lessons."""
     for root in (Path(__file__).resolve().parents[1], Path.cwd()):
-        first = root / "notebooks" / "00_start_here.ipynb"
-        if first.is_file():
-            return first
-    raise ValueError("no notebooks/00_start_here.ipynb here: run this in a clone of the course")
+        if any(root.glob("notebooks/*_start_here.ipynb")):
+            return root
+    raise ValueError("no notebooks/ with the lessons here: run this in a clone of the course")
 
 
-def _copied(first: Path, folder: Path) -> Path:
-    """Copy the lessons that a folder does not have yet; return the first lesson there."""
-    for original in sorted(first.parent.glob("*.ipynb")):
-        if not (folder / original.name).exists():  # what a learner wrote is never overwritten
-            write_atomically(folder / original.name, original.read_bytes())
-    return folder / first.name
+def _renewed(course: Path, own: Path, fresh: str | None) -> list[str]:
+    """Bring the learner's copies up to date, unless they are to work in the originals."""
+    from xailab.course import copies
+
+    if own == course / "notebooks":
+        return []
+    try:
+        return copies.renew(course, own, fresh)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"{own}: {reason}: give another folder, `xailab lab --folder PLACE`"
+        ) from None
 
 
-def _open_jupyterlab(notebook: Path, port: int, browser: bool) -> NoReturn:
+def _open_jupyterlab(folder: Path, notebook: str, port: int, browser: bool) -> NoReturn:
     """Become JupyterLab; only this machine reaches it, and only with the token."""
+    if _is_taken(port):
+        _say(f"port {port} is taken, so the lab opens on the next free one; its address is below")
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--port={port}"]
-    command += [f"--ServerApp.root_dir={notebook.parents[1]}"]
-    command += [f"--LabApp.default_url=/lab/tree/{notebook.parent.name}/{notebook.name}"]
+    command += [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{notebook}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    settings = [str(Path(__file__).parent / "course" / "jupyter")]  # no news over the first lesson
+    settings = [str(Path(__file__).parent / "course" / "jupyter")]
     settings += filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])
     _become(command, os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings)})
+
+
+def _is_taken(port: int) -> bool:
+    """Tell whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
@@ -154,7 +208,10 @@ def doctor() -> None:
 
 @app.command()
 def build(
-    lessons: Names = None,
+    lessons: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="LESSON", show_default=False, help="None: all of them."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what is out of date.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also what did not change.")] = False,
 ) -> None:

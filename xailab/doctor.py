@@ -54,6 +54,22 @@ def show(checks: Iterable[Check] | None = None) -> None:
         print(check)
 
 
+def show_short(checks: Iterable[Check]) -> None:
+    """Print what fails, or in one line that nothing does.
+
+    >>> show_short([Check("cache", True, "/x"), Check("free disk", True, "9 GB")])
+    all 2 checks of this machine passed (`xailab doctor` lists them)
+    """
+    checks = list(checks)
+    failed = [check for check in checks if not check.ok]
+    show(failed)
+    if failed:
+        few = f"{len(failed)} of {len(checks)} checks failed"
+        print(f"{few}: mend them and start again; some lessons will not run till then")
+    else:
+        print(f"all {len(checks)} checks of this machine passed (`xailab doctor` lists them)")
+
+
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     return Check("python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")

@@ -42,7 +42,7 @@ class Lab(NamedTuple):
 
     def url(self, notebook: str) -> str:
         """Return the address of one notebook, alone: a workspace remembers what was open."""
-        place = f"/lab/workspaces/{Path(notebook).stem}/tree/notebooks/{notebook}?reset&"
+        place = f"/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?reset&"
         return re.sub(r"/lab\S*\?", place, self.address)
 
 
@@ -54,12 +54,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
+def first_lesson() -> str:
+    """Return the file name of the first lesson, whatever its number."""
+    (path,) = (ROOT / "notebooks").glob("*_start_here.ipynb")
+    return path.name
+
+
 @pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Start `xailab lab` on a copy of the notebooks."""
     home = tmp_path_factory.mktemp("learner")
-    folder, log = home / "notebooks", home / "lab.log"
-    shutil.copytree(ROOT / "notebooks", folder)
+    folder, log = home / "work", home / "lab.log"
     own = {"XAILAB_PROGRESS": str(home / "progress.json"), "OMP_NUM_THREADS": "2"}
     own |= {"XAILAB_SCOREBOARD": str(home / "scoreboard.csv")}
     own |= {f"JUPYTER_{kind}_DIR": str(home / kind) for kind in ("CONFIG", "RUNTIME")}
@@ -171,6 +176,20 @@ def await_state(page: Page, wanted: str, seconds: float, lab: Lab) -> None:
     except TimeoutError:
         log = lab.log.read_text("utf-8", "replace")[-3000:]
         pytest.fail(f"not within {seconds} s: {wanted}\n{page.evaluate(STATE)}\n{log}")
+
+
+SAVED = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
+
+
+@pytest.fixture(scope="package")
+def save(lab: Lab) -> Callable[[Page], None]:
+    """Return what saves the notebook and waits till it is saved."""
+
+    def save_(page: Page) -> None:
+        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        await_state(page, SAVED, 60, lab)
+
+    return save_
 
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

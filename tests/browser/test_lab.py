@@ -1,4 +1,4 @@
-"""What a newcomer does, in a real browser: open the lab, Run All in lesson 00, move a widget."""
+"""What a newcomer does, in a browser: open the lab, Run All in the first lesson, move a widget."""
 
 import os
 import re
@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import first_lesson
+
 
 @pytest.fixture(scope="module")
 def page(opened: Callable[[str], Page], run_all: Callable[[Page], None]) -> Iterator[Page]:
-    """Lesson 00 after Run All, with every cell finished."""
-    page = opened("00_start_here.ipynb")
-    expect(page.get_by_role("heading", name="0. Start here")).to_be_visible()
+    """Lesson `start_here` after Run All, with every cell finished."""
+    page = opened(first_lesson())
+    expect(page.get_by_role("heading", name="Start here").first).to_be_visible()
     run_all(page)
     yield page
     page.close()

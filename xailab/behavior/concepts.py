@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from xailab.behavior.surrogates import Rule
 from xailab.core.batching import batched, quiet

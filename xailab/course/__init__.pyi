@@ -1,6 +1,7 @@
 from . import build as build
 from . import checks as checks
 from . import compare as compare
+from . import copies as copies
 from . import execute as execute
 from . import exercises as exercises
 from . import lesson as lesson
@@ -12,6 +13,7 @@ from . import quizzes as quizzes
 from . import readme as readme
 from . import records as records
 from . import registry as registry
+from . import saved as saved
 from . import stubs as stubs
 from . import toys as toys
 from .checks import check as check

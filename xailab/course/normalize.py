@@ -11,6 +11,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from xailab.core.files import home
+from xailab.course.saved import without_views
 
 _VOLATILE = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),  # terminal colors
@@ -18,8 +19,6 @@ _VOLATILE = (
     (re.compile(r" at 0x[0-9a-fA-F]{6,}"), ""),
 )
 _TEXT = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
-# A view without its widget's state shows an error; the picture in the same output does not.
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def clean_outputs(outputs: Iterable[NotebookNode], root: Path) -> list[NotebookNode]:
@@ -29,15 +28,13 @@ def clean_outputs(outputs: Iterable[NotebookNode], root: Path) -> list[NotebookN
         outputs: what the kernel sent; changed in place.
         root: the folder of the course, shown as "."; the user's folders become "~" and the like.
     """
-    kept = [_clean(output, root) for output in outputs]
-    return [output for output in kept if output.get("data", True)]
+    return without_views([_clean(output, root) for output in outputs])
 
 
 def _clean(output: NotebookNode, root: Path) -> NotebookNode:
     if output.output_type == "stream":
         output.text = clean_text(output.text, root)
     elif "data" in output:
-        output.data.pop(_WIDGET, None)
         for kind in set(_TEXT) & set(output.data):
             output.data[kind] = clean_text(output.data[kind], root)
     return output

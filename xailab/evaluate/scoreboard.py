@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from pandas.api.types import is_numeric_dtype
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from xailab import data, models
 from xailab.attribution import register_all

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from tqdm.auto import trange
+from tqdm import trange
 
 from xailab.core.batching import batched, quiet
 from xailab.core.checks import InputError, Model, as_integer, check_input, check_positive
