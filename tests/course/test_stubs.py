@@ -118,3 +118,9 @@ def test_a_stub_left_inside_code_is_seen():
     assert has_open_stub(left_open)
     assert not has_open_stub(filled)
     assert not has_open_stub(3)
+
+
+def test_marks_for_the_tests_stay_in_the_solution_only():
+    source = "# NBVAL_CHECK_OUTPUT\nx = 1  # NBVAL_CHECK_OUTPUT is said here too\nx"
+    assert cut(source) == source.partition("\n")[2]
+    assert uncut(source) == source

@@ -21,11 +21,12 @@ _BLOCK = re.compile(
     r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n(.*?)^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S
 )
 _MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION[ \t]*\n?", re.M)
+_FOR_TESTS = re.compile(r"^# NBVAL_\w+[ \t]*\n?", re.M)
 _OPEN_STUB = re.compile(rf"{re.escape(CODE)}[ \t]*\n[ \t]*\.\.\.[ \t]*(\n|$)")
 
 
 def cut(source: str) -> str:
-    """Return a cell with its answers replaced by stubs.
+    """Return a cell with its answers replaced by stubs, without marks that are for tests alone.
 
     >>> print(cut("def f(x):\\n    ### BEGIN SOLUTION\\n    return x\\n    ### END SOLUTION"))
     def f(x):
@@ -45,7 +46,7 @@ def cut(source: str) -> str:
     left = _BLOCK.sub(stub, source)
     if marker := _MARKER.search(left):
         raise ValueError(f"{marker[0].strip()!r} has no partner")
-    return left
+    return _FOR_TESTS.sub("", left)
 
 
 def answers(source: str) -> list[str]:
