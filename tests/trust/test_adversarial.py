@@ -16,6 +16,7 @@ from xailab.data import load
 from xailab.models import digit_cnn
 from xailab.trust import adversarial
 from xailab.trust.adversarial import (
+    _squares,
     accuracy_curve,
     adaptive_attack,
     cross_entropy,
@@ -514,6 +515,19 @@ def test_a_row_that_is_fooled_is_left_alone() -> None:
     moved = square_attack(watched, x, 0, epsilon=0.1, n_queries=4)
     assert calls == [2, 1, 1, 1, 1]
     assert torch.equal(moved[0], x[0])
+
+
+def test_squares_shrink_at_the_papers_moments_and_lie_inside() -> None:
+    """Andriushchenko et al. (2020): .8 of the area, halved at queries 10, 50, 200, ... of 10,000."""
+    squares = _squares(10_000, torch.Size([3, 32, 20]), 0.8, seed=0)
+    sides = [place[2].stop - place[2].start for place, _ in squares[1:]]
+    for query, halved in ((10, 0), (11, 1), (51, 2), (201, 3), (501, 4), (1001, 5), (8001, 9)):
+        side = min(max(1, round((0.8 * 32 * 20 / 2**halved) ** 0.5)), 20)
+        assert sides[query - 1] == side
+        assert {place[3].stop - place[3].start for place, _ in squares[query : query + 1]} == {side}
+    ends = [(place[2].stop, place[3].stop) for place, _ in squares[1:]]
+    assert tuple(map(max, zip(*ends, strict=True))) == (32, 20)
+    assert min(place[2].start for place, _ in squares[1:]) == 0
 
 
 def test_squares_keep_no_graph_of_a_functions_weights() -> None:

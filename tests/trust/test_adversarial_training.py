@@ -44,6 +44,13 @@ def test_training_against_the_attack_keeps_what_plain_training_loses() -> None:
     assert scores["robust"][1] > scores["plain"][1] + 0.4
 
 
+def test_training_does_not_report_rows_without_a_gradient(recwarn: Any) -> None:
+    model = nn.Linear(41, 2)
+    nn.init.zeros_(model.weight)
+    adversarial_fit(model, blobs(64), blobs(64), epsilon=0.1, epochs=1, clip=None)
+    assert not [one for one in recwarn if "the gradient is 0" in str(one.message)]
+
+
 def test_training_repeats_and_leaves_the_random_state() -> None:
     states, weights = torch.get_rng_state(), []
     for _ in range(2):

@@ -169,6 +169,8 @@ def test_coverage_equals_uncertainty_toolbox() -> None:
         ({"std": [0.0]}, "above 0, got 0"),
         ({"y": [1.0, 2.0]}, "1, 1 and 2"),
         ({"levels": [1.5]}, r"0\.\.1"),
+        ({"levels": [0.5, 1.5]}, r"0\.\.1"),
+        ({"levels": [-0.5, 0.5]}, r"0\.\.1"),
         ({"mean": [NAN]}, "NaN"),
     ],
 )

@@ -56,7 +56,7 @@ def test_blur_equals_skimages(severity: int) -> None:
     x, sigma = pictures(2), (0.0125, 0.02, 0.03, 0.04, 0.06)[severity - 1] * 32
     want = gaussian(x.numpy(), sigma=(0, 0, sigma, sigma), mode="nearest", truncate=4)
     got = corrupt(x, "gaussian_blur", severity)
-    np.testing.assert_allclose(got, want, atol=2e-3)
+    np.testing.assert_allclose(got, want, atol=2e-4)  # beyond 4 sigma
 
 
 def test_contrast_equals_torchvisions_on_gray() -> None:

@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeRegressor
 from tests.held_out import answers, digits
 from xailab.models import digit_cnn
 from xailab.trust.corruptions import corrupt
-from xailab.trust.error_slices import slices
+from xailab.trust.error_slices import _welch, slices
 
 NAN = float("nan")
 
@@ -110,6 +110,22 @@ def test_losses_and_other_columns_will_do() -> None:
     found = slices(losses, {"the kind": kind, "flag": rng.random(150) < 0.5}, k=1)
     assert found.index[0] == "`the kind` == 1"
     assert found.t.iloc[0] > 5
+    assert found.error.iloc[0] == pytest.approx(losses[kind == 1].mean())
+    assert found.rest.iloc[0] == pytest.approx(losses[kind != 1].mean())
+
+
+def test_a_group_of_the_least_size_counts() -> None:
+    errors, group = np.repeat([1.0, 0.0], [20, 60]), np.repeat(["a", "b"], [20, 60])
+    errors[[3, 30]] = 0.0, 1.0  # not all alike
+    assert slices(errors, {"group": group}, min_size=20).index.tolist() == ["`group` == 'a'"]
+    assert slices(errors, {"group": group}, min_size=21).empty
+
+
+def test_t_of_groups_without_any_spread() -> None:
+    table = {"group": np.repeat(["a", "b"], 20)}
+    assert slices(np.repeat([1.0, 0.0], 20), table, min_size=2).t.tolist() == [np.inf]
+    even = _welch(*np.array([[20.0], [5.0], [1.25], [20.0], [5.0], [1.25]]))
+    assert [float(one[0]) for one in even] == [0, 1]  # t, p
 
 
 @pytest.mark.parametrize(
