@@ -8,6 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
 
+from xailab.core import curriculum
 from xailab.course import exercises
 
 Kind = Literal["code", "predict", "criticize"]
@@ -140,12 +141,24 @@ def questions_of(name: str) -> list[Question]:
 def topics() -> list[str]:
     """Return the topics that have exercises, in the order of their lessons."""
     names = [module.name for module in pkgutil.iter_modules(exercises.__path__)]
-    return sorted(names, key=lesson_of)
+    return sorted(names, key=lambda name: curriculum.lesson(name).number)
 
 
 def lesson_of(name: str) -> str:
-    """Return the lesson that a topic belongs to: `lesson_of("backprop")` is "01_backprop"."""
-    return str(topic(name).LESSON)
+    """Return the file name of a topic's notebooks: `lesson_of("backprop")` is "01_backprop"."""
+    return curriculum.lesson(name).stem
+
+
+def minutes_of(id: str) -> int:
+    """Return the minutes of an exercise; 0 for one that is not registered.
+
+    >>> minutes_of("nothing.here")
+    0
+    """
+    try:
+        return find_exercise(id).minutes
+    except ValueError:
+        return 0
 
 
 def topic(name: str) -> ModuleType:

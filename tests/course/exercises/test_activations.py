@@ -1,4 +1,4 @@
-"""Lesson 04's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `activations`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from xailab.core import capture
 from xailab.course.registry import exercises_of
 from xailab.foundations.activations import neuron_importance
 
-LESSON = "04_activations"
+LESSON = "activations"
 
 
 def by_steps(combine, score=lambda logits, target: logits[:, target].sum(), detach=True):

@@ -1,4 +1,4 @@
-"""Lesson 23's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `adversarial`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.course.registry import exercises_of
 from xailab.trust import adversarial as package
 
-LESSON = "23_adversarial"
+LESSON = "adversarial"
 
 
 def slopes(model, x, y, reduction="sum"):

@@ -38,18 +38,19 @@ raise RuntimeError
 
 @pytest.fixture
 def lessons(tmp_path):
-    (tmp_path / "01_x.py").write_text(SOURCE)
+    (tmp_path / "x.py").write_text(SOURCE)
+    (tmp_path / "course.toml").write_text("parts = []")
     return tmp_path
 
 
 def test_an_answer_comes_with_what_it_needs_and_nothing_else(lessons):
-    assert solution_of("01_x", "answer", lessons=lessons)(3.5) == 6
-    assert solution_of("01_x", "guess", lessons=lessons) == 0.3
+    assert solution_of("x", "answer", lessons=lessons)(3.5) == 6
+    assert solution_of("x", "guess", lessons=lessons) == 0.3
 
 
 def test_only_answers_are_found(lessons):
-    with pytest.raises(LookupError, match=r"no answer in lessons/01_x.py defines 'helper'"):
-        solution_of("01_x", "helper", lessons=lessons)
+    with pytest.raises(LookupError, match=r"no answer in lessons/x.py defines 'helper'"):
+        solution_of("x", "helper", lessons=lessons)
 
 
 def test_acceptance_and_rejection_can_fail(demo):

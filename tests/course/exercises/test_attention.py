@@ -1,4 +1,4 @@
-"""Lesson 12's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `attention`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.attribution.attention import attention_rollout
 from xailab.course.registry import exercises_of
 
-LESSON = "12_attention"
+LESSON = "attention"
 HIDE = -torch.inf
 
 

@@ -1,4 +1,4 @@
-"""The checks of lesson 01: right answers pass, planted mistakes are named."""
+"""The checks of lesson `backprop`: right answers pass, planted mistakes are named."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.course.exercises.backprop import _Number
 from xailab.course.registry import find_question, questions_of
 
-LESSON = "01_backprop"
+LESSON = "backprop"
 
 
 def sigmoid(z):

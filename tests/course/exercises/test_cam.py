@@ -1,4 +1,4 @@
-"""Lesson 08's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `cam`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from xailab.attribution import cam as package
 from xailab.core import capture
 from xailab.course.registry import exercises_of, find_exercise
 
-LESSON = "08_cam"
+LESSON = "cam"
 
 
 def test_class_map_takes_the_model_answer_and_another_way():

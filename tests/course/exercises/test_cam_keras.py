@@ -1,4 +1,4 @@
-"""Lesson 09's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `cam_keras`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 from importlib.util import find_spec
 
@@ -14,7 +14,7 @@ from xailab.attribution.cam_keras import keras, tf
 from xailab.course.exercises import cam_keras as exercises
 from xailab.course.registry import exercises_of, find_exercise
 
-LESSON = "09_cam_keras"
+LESSON = "cam_keras"
 
 
 # ---- Grad-CAM

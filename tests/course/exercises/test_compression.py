@@ -1,4 +1,4 @@
-"""Lesson 21's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `compression`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 
-LESSON = "21_compression"
+LESSON = "compression"
 
 
 # ---- compression.prune ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Lesson 20's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `distillation`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.course.registry import exercises_of
 from xailab.simplify.distill import distillation_loss
 
-LESSON = "20_distillation"
+LESSON = "distillation"
 
 
 def test_soft_loss_takes_the_model_answer_and_other_ways():

@@ -1,4 +1,4 @@
-"""Lesson 25's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `fairness`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.course.registry import exercises_of
 from xailab.trust import fairness
 
-LESSON = "25_fairness"
+LESSON = "fairness"
 
 
 def rates(y, pred, group, value=1):

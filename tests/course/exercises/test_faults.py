@@ -1,4 +1,4 @@
-"""Lesson 24's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `faults`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import struct
 
@@ -12,7 +12,7 @@ from xailab.course.exercises import faults as module
 from xailab.course.registry import exercises_of, find_exercise
 from xailab.trust import faults
 
-LESSON = "24_faults"
+LESSON = "faults"
 
 
 def whole_of(value):

@@ -1,4 +1,4 @@
-"""Lesson 05's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `feature_visualization`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from xailab.course.exercises import feature_visualization as exercises
 from xailab.course.registry import exercises_of
 from xailab.foundations.feature_visualization import total_variation
 
-LESSON = "05_feature_visualization"
+LESSON = "feature_visualization"
 
 
 @pytest.mark.parametrize(

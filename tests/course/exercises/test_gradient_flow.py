@@ -1,4 +1,4 @@
-"""Lesson 02's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `gradient_flow`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.course.registry import exercises_of, questions_of
 from xailab.foundations.gradient_flow import clip_by_norm
 
-LESSON = "02_gradient_flow"
+LESSON = "gradient_flow"
 
 # ---------------------------------------------------------------- the chain
 

@@ -1,4 +1,4 @@
-"""Lesson 07's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `integrated_gradients`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from xailab.attribution import paths, relevance
 from xailab.course.exercises import integrated_gradients as module
 from xailab.course.registry import exercises_of
 
-LESSON = "07_integrated_gradients"
+LESSON = "integrated_gradients"
 MIDPOINT = "integrated_gradients.midpoint"
 STEP = "integrated_gradients.lrp_step"
 REPORT = "integrated_gradients.report"

@@ -1,4 +1,4 @@
-"""Lesson 10's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `lime`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from xailab.attribution.lime import lime_fit, lime_weights
 from xailab.core import predictor
 from xailab.course.registry import exercises_of, find_exercise
 
-LESSON = "10_lime"
+LESSON = "lime"
 
 
 def by_ridge(weigh=lime_weights, alpha=1.0, **options):

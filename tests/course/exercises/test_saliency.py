@@ -1,4 +1,4 @@
-"""The checks of lesson 06: right answers pass, planted mistakes are named."""
+"""The checks of lesson `saliency`: right answers pass, planted mistakes are named."""
 
 from itertools import count
 
@@ -9,7 +9,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.attribution.saliency import input_x_gradient, saliency
 from xailab.course.registry import find_question, questions_of
 
-LESSON = "06_saliency"
+LESSON = "saliency"
 
 
 # ---------------------------------------------------------------- the gradient of a batch

@@ -1,4 +1,4 @@
-"""Lesson 13's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `sequences_and_sound`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 from xailab.course.registry import exercises_of
 
-LESSON = "13_sequences_and_sound"
+LESSON = "sequences_and_sound"
 STEP = "sequences_and_sound.gru_step"
 FRAMES = "sequences_and_sound.frames"
 CLAIM = "sequences_and_sound.nightingale"

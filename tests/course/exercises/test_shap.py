@@ -1,4 +1,4 @@
-"""Lesson 11's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `shap`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 from itertools import combinations, permutations
 from math import comb, factorial
@@ -10,7 +10,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab.attribution.shapley import shapley_of_game
 from xailab.course.exercises import shap as exercises
 
-LESSON = "11_shap"
+LESSON = "shap"
 EMPTY = frozenset()
 
 

@@ -1,4 +1,4 @@
-"""The checks of lesson 00 take what is right and name what is wrong."""
+"""The checks of lesson `start_here` take what is right and name what is wrong."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 from xailab.course.stubs import is_empty
 
-LESSON = "00_start_here"
+LESSON = "start_here"
 
 
 def by_sorting(logits, names, k):

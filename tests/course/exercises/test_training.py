@@ -1,4 +1,4 @@
-"""Lesson 03's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `training`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.course.exercises.answers import assert_accepted, assert_rejected, sol
 from xailab import models
 from xailab.course.registry import exercises_of
 
-LESSON = "03_training"
+LESSON = "training"
 
 
 def test_output_size_takes_the_model_answer_and_other_ways():

@@ -1,4 +1,4 @@
-"""Lesson 22's checks take right answers, also other ones than ours, and name wrong ones."""
+"""Lesson `uncertainty`'s checks take right answers, also other ones than ours, and name wrong ones."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy.stats import rankdata as rank
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 from xailab.course.registry import exercises_of, find_exercise
 
-LESSON = "22_uncertainty"
+LESSON = "uncertainty"
 
 
 def binned(confidence, right, n_bins, combine, last=True, says=None):

@@ -1,4 +1,4 @@
-"""Exercises of lesson 04: importance of units, mining, and what a caption may claim."""
+"""Exercises of lesson `activations`: importance of units, mining, and what a caption may claim."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from xailab.course.toys import uneven_network
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "04_activations"
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""Exercises of lesson 23: attacks by hand, and what a claim of robustness is worth."""
+"""Exercises of lesson `adversarial`: attacks by hand, and what a claim of robustness is worth."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "23_adversarial"
 
 
 @exercise(

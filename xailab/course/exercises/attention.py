@@ -1,4 +1,4 @@
-"""Exercises of lesson 12: attention by hand, and what its weights do not say."""
+"""Exercises of lesson `attention`: attention by hand, and what its weights do not say."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from xailab.course.compare import as_array
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "12_attention"
 
 
 @exercise(

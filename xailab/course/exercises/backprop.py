@@ -1,4 +1,4 @@
-"""Exercises of lesson 01: backward passes, and what goes wrong in them."""
+"""Exercises of lesson `backprop`: backward passes, and what goes wrong in them."""
 
 from typing import Any
 
@@ -16,8 +16,6 @@ from xailab.course import (
     question,
 )
 from xailab.foundations.backprop import MLP, Sigmoid, Tanh, softmax_cross_entropy
-
-LESSON = "01_backprop"
 
 
 @exercise("backprop.dead_unit", kind="predict", points=1, minutes=1)

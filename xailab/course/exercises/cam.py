@@ -1,4 +1,4 @@
-"""Exercises of lesson 08: class activation maps by hand, and what may be read into them."""
+"""Exercises of lesson `cam`: class activation maps by hand, and what may be read into them."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ from xailab.course.toys import uneven_network
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "08_cam"
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""Exercises of lesson 09: the tape, a second door, a backward pass of one's own, and five bugs."""
+"""Exercises of lesson `cam_keras`: the tape, a second door, a backward pass of one's own, and five bugs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,6 @@ from xailab.course import (
 )
 from xailab.course.toys import uneven_network
 
-LESSON = "09_cam_keras"
 Array = np.ndarray
 
 

@@ -1,4 +1,4 @@
-"""Exercises of lesson 21: pruning and rounding by hand, and what may be claimed of the result."""
+"""Exercises of lesson `compression`: pruning and rounding by hand, and what may be claimed of the result."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "21_compression"
 
 
 # fmt: off

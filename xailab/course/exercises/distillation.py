@@ -1,4 +1,4 @@
-"""Exercises of lesson 20: what a student is told, whether that helps, and what it explains."""
+"""Exercises of lesson `distillation`: what a student is told, whether that helps, and what it explains."""
 
 from typing import Any
 
@@ -12,8 +12,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "20_distillation"
 
 
 @exercise(

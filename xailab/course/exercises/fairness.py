@@ -1,4 +1,4 @@
-"""Exercises of lesson 25: measuring unequal treatment, and what such numbers cannot say."""
+"""Exercises of lesson `fairness`: measuring unequal treatment, and what such numbers cannot say."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ from xailab.course import (
     question,
 )
 
-LESSON = "25_fairness"
 Array = np.ndarray
 
 # Sixteen people in three groups. True positive rates: a 2/5, b 3/5, c 0; false: a 1, b 1, c 2/3.

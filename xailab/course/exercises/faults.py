@@ -1,4 +1,4 @@
-"""Exercises of lesson 24: bits by hand, what a fault costs, and what a guard promises."""
+"""Exercises of lesson `faults`: bits by hand, what a fault costs, and what a guard promises."""
 
 import math
 import struct
@@ -17,8 +17,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "24_faults"
 
 # The names that the lesson's `corrupt` knows; importing them would import torch.
 _KINDS = (
@@ -270,7 +268,7 @@ def _alarms_a_day() -> int:
 question(
     "faults.q_format",
     "You store the weights with 8 bits each, as whole numbers from -128 to 127 times one scale "
-    "(lesson 21). What is the worst that one flipped bit in a weight can do now?",
+    "(lesson `compression`). What is the worst that one flipped bit in a weight can do now?",
     choices={
         "As bad as before: it may become gigantic.": "An int8 has no exponent. No pattern of its "
         "bits stands for a number beyond 127 times the scale.",

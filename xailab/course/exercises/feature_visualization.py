@@ -1,4 +1,4 @@
-"""Exercises of lesson 05: one step uphill, the price of roughness, and what a picture proves."""
+"""Exercises of lesson `feature_visualization`: one step uphill, the price of roughness, and what a picture proves."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "05_feature_visualization"
 
 
 @exercise(

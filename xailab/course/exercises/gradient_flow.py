@@ -1,4 +1,4 @@
-"""Exercises of lesson 02: products of slopes, clipping, and what a norm does not say."""
+"""Exercises of lesson `gradient_flow`: products of slopes, clipping, and what a norm does not say."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "02_gradient_flow"
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""Exercises of lesson 07: paths, baselines, and relevance handed down by hand."""
+"""Exercises of lesson `integrated_gradients`: paths, baselines, and relevance handed down by hand."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-LESSON = "07_integrated_gradients"
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""Exercises of lesson 10: explaining a box that only answers."""
+"""Exercises of lesson `lime`: explaining a box that only answers."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[Any]
-
-LESSON = "10_lime"
 
 _PEOPLE = r"(the |a |these |five )?(human|doctor|dermatolog|expert|people|person)"
 

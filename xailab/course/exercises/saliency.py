@@ -1,4 +1,4 @@
-"""Exercises of lesson 06: gradients of the input, noise, and what a pretty map proves."""
+"""Exercises of lesson `saliency`: gradients of the input, noise, and what a pretty map proves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +13,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "06_saliency"
 
 
 @exercise(

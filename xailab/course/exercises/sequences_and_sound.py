@@ -1,4 +1,4 @@
-"""Exercises of lesson 13: one step of a GRU, frames of a sound, and what silencing proves."""
+"""Exercises of lesson `sequences_and_sound`: one step of a GRU, frames of a sound, and what silencing proves."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from xailab.course import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LESSON = "13_sequences_and_sound"
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""Exercises of lesson 11: Shapley values from the definition, and what may be read into them."""
+"""Exercises of lesson `shap`: Shapley values from the definition, and what may be read into them."""
 
 from collections.abc import Callable
 from math import comb, factorial
@@ -14,8 +14,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "11_shap"
 
 Worth = Callable[[frozenset[int]], float]
 # Nobody is worth something, and no two teams add alike, so that every mistake shows.

@@ -1,4 +1,4 @@
-"""Exercises of lesson 00."""
+"""Exercises of lesson `start_here`."""
 
 import re
 from typing import Any
@@ -11,8 +11,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "00_start_here"
 
 _NAMES = ("ant", "bee", "cat", "dog", "eel")
 _LOGITS = (1.0, 4.0, -9.0, 3.0, 0.5)

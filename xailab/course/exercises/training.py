@@ -1,4 +1,4 @@
-"""Exercises of lesson 03: shapes, the loop, and which numbers may be believed."""
+"""Exercises of lesson `training`: shapes, the loop, and which numbers may be believed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,6 @@ from xailab.course import (
     expect_words,
     question,
 )
-
-LESSON = "03_training"
 
 
 @exercise(

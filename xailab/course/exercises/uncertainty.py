@@ -1,4 +1,4 @@
-"""Exercises of lesson 22: what a probability is worth, and where doubt comes from."""
+"""Exercises of lesson `uncertainty`: what a probability is worth, and where doubt comes from."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[Any]
-
-LESSON = "22_uncertainty"
 
 _FELL_OUT = "a confidence of exactly 1 belongs to the last bin: it fell out of all bins."
 
