@@ -1,6 +1,7 @@
 """Words and sound: by hand on sums and products, by definition, and against captum."""
 
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,10 +9,21 @@ import torch
 from captum.attr import LayerIntegratedGradients, Occlusion
 from torch import Tensor, nn
 
+import xailab
+from tests.classifiers import CONFIGS, made, transformers, wordpiece
 from tests.snapshots import Boom, Snapshot
 from tests.toys import inputs, toy
 from xailab import data
-from xailab.attribution.sequences import METHODS, Bands, band_occlusion, token_attributions
+from xailab.attribution.attention import gradient_rollout
+from xailab.attribution.relevance import relevance_balance
+from xailab.attribution.sequences import (
+    METHODS,
+    RELEVANCE,
+    Bands,
+    band_occlusion,
+    token_attributions,
+)
+from xailab.core.state import frozen
 from xailab.models import (
     GRUClassifier,
     TextTransformer,
@@ -19,8 +31,10 @@ from xailab.models import (
     Vocabulary,
     sms_gru,
     sms_transformer,
+    text_classifier,
     tone_cnn,
 )
+from xailab.models.text_classifiers import TextClassifier
 from xailab.models.texts import TextModel
 
 WORDS = Vocabulary(["<pad>", "<unk>", "two", "three", "minus"])
@@ -268,6 +282,256 @@ def test_half_precision(method: str, dtype: torch.dtype) -> None:
     assert got.weights.dtype == dtype
     coarse = 8 * torch.finfo(dtype).eps * float(want.weights.abs().max())
     torch.testing.assert_close(got.weights.double(), want.weights, rtol=0, atol=coarse)
+
+
+# --- classifiers of Hugging Face
+
+
+class Adds(nn.Module):
+    """Five times the sum of its pieces' numbers, and its negative: called as Hugging Face's are.
+
+    The numbers are those of the ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, good 5, film 6,
+    un 10, ##film 14, ##able 15.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(80, 1)
+        self.table.weight.data = torch.arange(80.0, dtype=torch.float64)[:, None]
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        score = 5 * (self.table(input_ids) * attention_mask[..., None]).sum((1, 2))
+        return SimpleNamespace(logits=torch.stack([score, -score], 1))
+
+
+BROUGHT = [*CONFIGS]
+PHRASES = ["A good film, with a bad end!", "unfilmable"]
+
+
+def brought(name: str) -> TextClassifier:
+    return text_classifier(*made(name))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_words_of_pieces_by_hand(method: str) -> None:
+    """Unfilmable is un ##film ##able: 5 (10 + 14 + 15); [CLS] and [SEP] bring 10 and 15."""
+    net = text_classifier(Adds(), wordpiece())
+    found = token_attributions(net, ["good unfilmable", "film"], 0, method=method)
+    assert found.tokens == [["[CLS]", "good", "unfilmable", "[SEP]"], ["[CLS]", "film", "[SEP]"]]
+    want = torch.tensor([[10.0, 25, 195, 15], [10, 30, 15, 0]]).double()
+    torch.testing.assert_close(found.weights, want)
+    assert found.change.tolist() == [245, 55]
+    assert found.special.tolist() == [[True, False, False, True], [True, False, True, False]]
+    assert found.gap.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
+def test_baselines_by_hand(method: str) -> None:
+    """A token stands in place of every piece of a word, special tokens stay; a number is for all.
+
+    Against [MASK], 4: 5 (5 - 4), and 5 (10 + 14 + 15 - 3 * 4).
+    """
+    net = text_classifier(Adds(), wordpiece())
+    ask = partial(token_attributions, net, ["good unfilmable", "film"], 0, method=method)
+    found = ask(baseline="mask")
+    want = torch.tensor([[0.0, 5, 135, 0], [0, 10, 0, 0]]).double()
+    torch.testing.assert_close(found.weights, want)
+    assert found.change.tolist() == [140, 10]
+    torch.testing.assert_close(
+        ask(baseline="pad").weights[0, 1:3], torch.tensor([25.0, 195]).double()
+    )
+    for four in (4.0, net.vector_of("mask")):
+        found = ask(baseline=four)
+        want = torch.tensor([[-10.0, 5, 135, -5], [-10, 10, -5, 0]]).double()
+        torch.testing.assert_close(found.weights, want)
+        assert found.change.tolist() == [125, -5]
+    whole = net.embed(net.encode(["good unfilmable", "film"]))
+    assert ask(baseline=whole).weights.abs().max() == 0
+    with pytest.raises(ValueError, match=r"no 'null' token.*'pad', 'mask', 'unk'"):
+        ask(baseline="null")
+    own = token_attributions(Sum(), ["two"], 0, method=method, baseline="unk")
+    assert own.weights.tolist() == [[5 * (2 - 10)]]
+    with pytest.raises(ValueError, match="no 'mask' token"):
+        token_attributions(Sum(), ["two"], 0, baseline="mask")
+
+
+@pytest.mark.parametrize("name", [name for name in BROUGHT if name not in ("XLNet", "Longformer")])
+def test_brought_ones_equal_captum(name: str) -> None:
+    """The same points, from a text of padding; its pieces put together to words by hand."""
+    net = brought(name)
+    found = token_attributions(net, PHRASES, 1, n_steps=20, baseline=net.vector_of("pad"))
+    model, tokenizer = made(name)
+    model.eval()
+    for i, text in enumerate(PHRASES):
+        batch = tokenizer(text, return_tensors="pt")
+        ids = batch["input_ids"]
+        ask = lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits  # noqa: E731
+        theirs = LayerIntegratedGradients(ask, model.get_input_embeddings()).attribute(
+            ids,
+            baselines=torch.full_like(ids, tokenizer.pad_token_id),
+            target=1,
+            additional_forward_args=(batch["attention_mask"],),
+            n_steps=20,
+        )
+        _, owner = net.encode([text])[0].words()
+        want = torch.zeros_like(found.weights[i])
+        for place, piece in zip(owner.tolist(), theirs[0].sum(1).tolist(), strict=True):
+            want[place] += piece
+        torch.testing.assert_close(found.weights[i], want, rtol=0, atol=1e-6)
+    assert found.weights.abs().max() > 0.02
+
+
+@pytest.mark.parametrize("name", BROUGHT)
+def test_brought_ones_are_complete(name: str) -> None:
+    """From the vector of padding to the text, through a network that is smooth in between."""
+    net = brought(name)
+    found = token_attributions(net, PHRASES, 1, baseline="mask" if name == "BERT" else "pad")
+    assert (found.gap.abs() < 0.02 * found.weights.abs().sum(1)).all()
+    assert found.change.abs().min() > 1e-3
+    words = [token for token in found.tokens[0] if token not in ("[CLS]", "[SEP]", "<s>", "</s>")]
+    assert words == ["A", "good", "film", ",", "with", "a", "bad", "end", "!"]
+    assert found.weights[0][found.special[0]].abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "GPT-2", "ALBERT"])
+def test_brought_ones_by_definition(name: str) -> None:
+    """A word's slope times its vectors; and the score without it, all its pieces gone at once."""
+    net = brought(name)
+    model, tokenizer = made(name)
+    model.eval()
+    for text in PHRASES:
+        batch = tokenizer(text, return_tensors="pt")
+        vectors = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+        score = model(inputs_embeds=vectors, attention_mask=batch["attention_mask"]).logits[0, 2]
+        (slopes,) = torch.autograd.grad(score, vectors)
+        words, owner = net.encode([text])[0].words()
+        found = token_attributions(net, [text], 2, method="input_x_gradient").weights[0]
+        without = token_attributions(net, [text], 2, method="occlusion").weights[0]
+        for j in range(len(words)):
+            mine = owner == j
+            assert found[j].item() == pytest.approx((slopes * vectors)[0, mine].sum().item())
+            gone = vectors.detach().clone()
+            gone[0, mine] = 0
+            drop = score - model(inputs_embeds=gone).logits[0, 2]
+            assert without[j].item() == pytest.approx(drop.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("method", [*METHODS, *RELEVANCE])
+@pytest.mark.parametrize("name", ["BERT", "GPT-2"])
+def test_brought_in_company_as_alone(name: str, method: str) -> None:
+    net = brought(name)
+    ask = partial(token_attributions, net, method=method, n_steps=5, batch_size=2)
+    both = ask(PHRASES, [2, 0])
+    assert both.weights.abs().sum(1).min() > 1e-3
+    for i, target in enumerate((2, 0)):
+        one = ask(PHRASES[i : i + 1], target)
+        assert one.tokens[0] == both.tokens[i]
+        n = len(one.tokens[0])
+        torch.testing.assert_close(one.weights[0], both.weights[i, :n], rtol=0, atol=1e-12)
+        assert both.weights[i, n:].abs().sum() == 0
+        torch.testing.assert_close(one.change[0], both.change[i], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [*METHODS, *RELEVANCE])
+def test_a_brought_one_is_left_as_it_was(method: str) -> None:
+    net = brought("BERT")
+    ways = [net.model.config._attn_implementation, net.model.bert.config._attn_implementation]
+    before = Snapshot(net, torch.zeros(1))
+    with torch.no_grad():
+        found = token_attributions(net, PHRASES, 1, method=method, n_steps=3)
+    before.check()
+    assert not found.weights.requires_grad
+    assert ways == [
+        net.model.config._attn_implementation, net.model.bert.config._attn_implementation
+    ]  # fmt: skip
+
+
+def test_a_network_that_jumps_at_zero_says_so() -> None:
+    """Llama divides its vectors by their length: all the way from 0 it answers alike."""
+    net = brought("Llama")
+    with pytest.warns(UserWarning, match=r"text \d miss .* jumps.*baseline=\"mask\" or \"pad\""):
+        found = token_attributions(net, PHRASES, 1)
+    assert (found.gap.abs() > 0.5 * found.change.abs()).any()
+
+
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "DeBERTa-v2", "Llama"])
+def test_lrp_of_words_and_what_was_absorbed_is_the_score(name: str) -> None:
+    net = brought(name)
+    found = token_attributions(net, PHRASES, 1, method="lrp")
+    with frozen(net):
+        for weights, row in zip(found.weights, net.readings(PHRASES), strict=True):
+            told = relevance_balance(row.on_vectors, row.vectors, 1)
+            with torch.no_grad():
+                score = row.on_vectors(row.vectors)[0, 1]
+            absorbed = sum(kept.item() for kept in told.absorbed.values())
+            assert weights.sum().item() + absorbed == pytest.approx(score.item(), rel=1e-6)
+    assert found.weights.abs().sum(1).min() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: brought("BERT"), lambda: brought("GPT-2"), sms_transformer]
+)
+def test_rolled_attention_of_words_is_the_sum_over_their_pieces(make: Any) -> None:
+    net = make()
+    found = token_attributions(net, PHRASES, 1, method="gradient_attention")
+    for i, row in enumerate(net.readings(PHRASES)):
+        rolled = gradient_rollout(row.network, row.inputs, 1).inputs[0, row.leading :]
+        for j, word in enumerate(found.tokens[i]):
+            want = sum(rolled[k].item() for k in range(len(rolled)) if row.owner[k] == j)
+            assert found.weights[i, j].item() == pytest.approx(want), word
+    assert isinstance(net, TextClassifier) or found.tokens[1] == ["unfilmable"]
+
+
+def test_what_relevance_has_no_rule_for() -> None:
+    with pytest.raises(ValueError, match="no layer that gives attention weights"):
+        token_attributions(small(GRUClassifier), TEXTS, 0, method="gradient_attention")
+    with pytest.raises(ValueError, match=r"XLNet.*not made of the attention weights"):
+        token_attributions(brought("XLNet"), PHRASES, 0, method="gradient_attention")
+    net = text_classifier(Adds(), wordpiece())
+    with pytest.raises(ValueError, match="no layer that gives attention weights"):
+        token_attributions(net, PHRASES, 0, method="gradient_attention")
+
+
+# --- through explain
+
+
+def test_explain_a_brought_one() -> None:
+    net = brought("BERT")
+    found = xailab.explain(
+        net, PHRASES, [1, 0], methods=["token_attributions", "lime_text"], n_samples=40
+    )
+    words = token_attributions(net, PHRASES, [1, 0])
+    assert torch.equal(found["token_attributions"], words.weights)
+    gap = found.table().loc["token_attributions", "completeness gap"]
+    assert gap == pytest.approx(words.gap.abs().mean().item())
+    frame = found.to_frame().loc[1, "token_attributions"]
+    assert list(frame.index) == ["[CLS]", "unfilmable", "[SEP]"]
+    alone = xailab.explain(net, PHRASES[0], 1, methods=["token_attributions"], method="occlusion")
+    assert alone.table()["completeness gap"].isna().all()
+    (one,) = alone
+    assert one.title == "occlusion of words"
+    picture = alone.plot()
+    assert picture.words[:3] == ("[CLS]", "A", "good")
+    for method in RELEVANCE:
+        (one,) = xailab.explain(net, PHRASES, 1, methods=["token_attributions"], method=method)
+        assert one.title != found.items[0].title
+        assert one.gap is None
+
+
+def test_explain_says_how_to_bring_one() -> None:
+    model, tokenizer = made("BERT")
+    line = r"xailab.models.text_classifier\(model, tokenizer\)"
+    for brought in (model, (model, tokenizer)):
+        with pytest.raises(TypeError, match=line):
+            xailab.explain(brought, PHRASES, 1)
+    with pytest.raises(TypeError, match=line):
+        token_attributions(model, PHRASES, 1)  # type: ignore[arg-type]
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    with pytest.raises(TypeError, match=r"text_classifier\(pipe.model, pipe.tokenizer\)"):
+        xailab.explain(pipe, PHRASES, 1)
 
 
 # --- sound

@@ -1,8 +1,8 @@
 """Explaining what comes in order: words one after the other, and sound over time.
 
-Lesson 13 teaches this file. Words have no gradient, but the vectors they stand for do, so methods
-for floats work on those and each word gets the sum over its vector. Sound is explained on its
-spectrogram, by silencing bands of frequency and stretches of time.
+Lesson `sequences_and_sound` teaches this file. Words have no gradient, but the vectors they stand
+for do, so methods for floats work on those and each word gets the sum over its vector. Sound is
+explained on its spectrogram, by silencing bands of frequency and stretches of time.
 """
 
 import warnings
@@ -34,7 +34,9 @@ METHODS = ("integrated_gradients", "input_x_gradient", "occlusion")  # of any ne
 RELEVANCE = ("lrp", "gradient_attention")  # of transformers, and what else their rules know
 
 
-_MANY, _HALF = 50, 0.5  # so many steps that miss such a share of a sum will not find it by more
+# A sum that so many steps miss by half will not be found by more of them, unless it is a small
+# part of numbers that cancel.
+_MANY, _HALF, _PART = 100, 0.5, 0.05
 
 
 class TokenAttributions(NamedTuple):
@@ -318,10 +320,9 @@ _RUNNERS: dict[str, Callable[..., Tensor]] = {
 
 def _warn_of_gap(found: TokenAttributions, n_steps: int) -> None:
     """Say so where the path is walked in many steps, and the sum is missing all the same."""
-    gap = found.gap.abs()
-    share = gap / torch.maximum(found.weights.abs().sum(1), gap).clamp(min=1e-12)
-    worst = int(share.argmax())
-    if share[worst] > _HALF:
+    gap, change, size = found.gap.abs(), found.change.abs(), found.weights.abs().sum(1)
+    worst = int(gap.argmax())
+    if gap[worst] > max(_HALF * change[worst], _PART * size[worst]):
         warnings.warn(
             f"integrated gradients of text {worst} miss {gap[worst].item():.3g} of the change of "
             f"its score, {found.change[worst].item():.3g}, in {n_steps} steps: the score jumps on "
