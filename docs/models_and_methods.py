@@ -38,7 +38,7 @@ _NEEDS = {
 _TAKES = {
     "model": "a model of tensors",
     "predict": "any function of arrays or texts",
-    "tree": "one scikit-learn tree",
+    "tree": "scikit-learn's trees, forests and boosting",
     "linear": "a linear scikit-learn model",
     "tokens": "a network on words",
 }
@@ -46,6 +46,7 @@ _PROMISES = {
     "": "no sum",
     "baseline": "the sum is the change of the score from the baseline",
     "background": "the sum is the change of the score from its mean over the background",
+    "rows": "the sum is the change of the answer from its mean over training rows or a background",
 }
 
 

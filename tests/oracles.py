@@ -776,40 +776,57 @@ def linear_shap(kind: Kind, options: Options) -> Tensor:
 
 @oracle
 def tree_shap(kind: Kind, options: Options) -> Tensor:
-    """Shapley values of the tree's own game: unknown features take both ways, by their shares."""
-    tree = kind.model.tree_
-
-    def mean(node: int, row: np.ndarray, team: tuple[int, ...], target: int) -> float:
-        left, right = tree.children_left[node], tree.children_right[node]
-        if left < 0:
-            return float(tree.value[node, 0, target])
-        if tree.feature[node] in team:
-            low = np.float32(row[tree.feature[node]]) <= tree.threshold[node]
-            return mean(left if low else right, row, team, target)
-        size = tree.weighted_n_node_samples
-        parts = [size[child] * mean(child, row, team, target) for child in (left, right)]
-        return float(sum(parts) / size[node])
-
+    """Exact Shapley values of the game with a background, by the model's answers alone."""
     found = []
-    for row, target in zip(kind.rows.numpy(), kind.targets, strict=True):
-        values = shares(lambda team, r=row, t=target: mean(0, r, team, t or 0), len(row))
-        found.append(torch.as_tensor(values))
+    for i in range(len(kind.rows)):
+        worth, n, _ = _game(kind, i)
+        found.append(torch.as_tensor(shares(worth, n)))
     return torch.stack(found)
+
+
+def parts_of(model: Any, target: int | None) -> list[tuple[Any, np.ndarray]]:
+    """Return the trees of a scikit-learn model, and what each node of them adds to the answer."""
+    if hasattr(model, "tree_"):
+        return [(model.tree_, model.tree_.value[:, 0, target or 0])]
+    if hasattr(model, "learning_rate"):
+        return [(one.tree_, model.learning_rate * one.tree_.value[:, 0, 0])
+                for one in model.estimators_[:, 0]]  # fmt: skip
+    share = 1 / len(model.estimators_)
+    return [(one.tree_, share * one.tree_.value[:, 0, target or 0]) for one in model.estimators_]
+
+
+def mean_below(
+    tree: Any, value: np.ndarray, node: int, row: np.ndarray | None = None, team: Any = ()
+) -> float:
+    """Return the mean of the leaves below; features of the team are those of the row."""
+    left, right = tree.children_left[node], tree.children_right[node]
+    if left < 0:
+        return float(value[node])
+    feature = tree.feature[node]
+    if feature in team:
+        low = np.float32(row[feature]) <= tree.threshold[node]
+        return mean_below(tree, value, left if low else right, row, team)
+    size = tree.weighted_n_node_samples
+    sums = [size[child] * mean_below(tree, value, child, row, team) for child in (left, right)]
+    return float(sum(sums) / size[node])
 
 
 @oracle
 def path_attribution(kind: Kind, options: Options) -> Tensor:
-    """On a row's way, the change of the mean answer to the training rows that came this far."""
-    reached = kind.model.decision_path(kind.fitted.to_numpy(np.float32)).toarray().astype(bool)
-    answers = kind.model.predict_proba(kind.fitted)
+    """On a row's way down each tree, the change of the mean answer of the leaves below."""
     found = []
-    for row, target in zip(kind.rows, kind.targets, strict=True):
-        way = np.flatnonzero(kind.model.decision_path(row.float().numpy()[None]).toarray()[0])
-        means = [answers[reached[:, node], target].mean() for node in way]
-        values = torch.zeros_like(row)
-        for node, before, after in zip(way, means, means[1:], strict=False):
-            values[kind.model.tree_.feature[node]] += after - before
-        found.append(values)
+    for row, target in zip(kind.rows.numpy(), kind.targets, strict=True):
+        values = np.zeros(len(row))
+        for tree, value in parts_of(kind.model, target):
+            node = 0
+            while (left := tree.children_left[node]) >= 0:
+                feature = tree.feature[node]
+                low = np.float32(row[feature]) <= tree.threshold[node]
+                child = left if low else tree.children_right[node]
+                step = mean_below(tree, value, child) - mean_below(tree, value, node)
+                values[feature] += step
+                node = child
+        found.append(torch.as_tensor(values))
     return torch.stack(found)
 
 

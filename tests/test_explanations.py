@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
@@ -378,13 +378,16 @@ def test_a_forest_on_a_table_by_the_names_of_its_columns():
     table, y = table_of_people()
     forest = RandomForestClassifier(5, random_state=0).fit(table, y)
     found = xailab.explain(forest, table[:2], 1, background=table[:10])
-    assert found.names == ["kernel_shap", "lime_tabular", "feature_ablation"]
+    assert found.names == ["tree_shap", "kernel_shap", "lime_tabular", "feature_ablation"]
     want = kernel_shap(
         lambda rows: forest.predict_proba(pd.DataFrame(rows, columns=table.columns))[:, 1],
         table[:2].to_numpy(),
         table[:10].to_numpy(),
     )
     assert np.allclose(found["kernel_shap"], want)
+    assert np.allclose(found["tree_shap"], want)
+    assert found.table()["units"].unique().tolist() == ["probability"]
+    assert found.table()["completeness gap"]["tree_shap"] < 1e-12
     assert "age" in found.describe()
     assert found.to_frame().index[:3].tolist() == [(0, "age"), (0, "income"), (0, "debt")]
     assert found.to_frame()["kernel_shap"].to_numpy() == pytest.approx(want.ravel())
@@ -401,8 +404,26 @@ def test_columns_in_another_order_are_refused_by_the_estimator():
 def test_a_tree_is_read():
     table, y = table_of_people()
     tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(table.to_numpy(), y)
-    found = xailab.explain(tree, table[:2], 1, background=table[:5])
-    assert np.allclose(found["tree_shap"], tree_shap(tree, table[:2].to_numpy(), target=1))
+    rows = table[:7].to_numpy()
+    found = xailab.explain(tree, table[:2], 1, methods=["tree_shap", "path_attribution"])
+    assert np.allclose(found["tree_shap"], tree_shap(tree, rows[:2], target=1))
+    assert (found.table()["completeness gap"] < 1e-12).all()
+    found = xailab.explain(tree, table[:2], [1, 0], background=table[2:7])
+    for row, target in enumerate([1, 0]):
+        want = tree_shap(tree, rows[row], target=target, background=rows[2:])
+        assert np.allclose(found["tree_shap"][row], want)
+
+
+def test_boosting_is_explained_in_the_units_that_its_trees_add_up_in():
+    table, y = table_of_people()
+    boosting = GradientBoostingClassifier(n_estimators=5, random_state=0).fit(table, y)
+    found = xailab.explain(boosting, table[:1], 1, background=table[:5])
+    units = found.table()["units"]
+    assert units[["tree_shap", "kernel_shap"]].tolist() == ["log-odds", "probability"]
+    change = boosting.decision_function(table[:1]) - boosting.decision_function(table[:5]).mean()
+    assert found["tree_shap"].sum(1).numpy() == pytest.approx(change)
+    assert "in log-odds): " in found.describe()
+    assert "tree SHAP (log-odds): debt" in found.plot().alt
 
 
 def test_a_function_of_arrays_that_are_channels_last():

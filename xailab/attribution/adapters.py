@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xailab.attribution import lime, sequences, shapley
+from xailab.attribution import lime, sequences, shapley, trees
 from xailab.core.checks import split_target
 from xailab.core.registry import METHODS, Card
 from xailab.core.subjects import PICTURE, Subject
@@ -133,8 +133,19 @@ def _chosen(answers: Any, target: Any) -> np.ndarray:
 
 
 def _of_tree(method: Callable[..., np.ndarray]) -> Callable[[Subject, Any, Options], Answer]:
+    """Return how trees are asked: about all rows of one target at once, and what the sum misses."""
+
     def run(subject: Subject, target: Any, options: Options) -> Answer:
-        return _row_by_row(subject, target, lambda row, t: method(subject.model, row, target=t))
+        targets = split_target(target, len(subject.x))
+        values, gap = np.empty(subject.x.shape), np.empty(len(subject.x))
+        for t in dict.fromkeys(targets):
+            mine = [i for i, other in enumerate(targets) if other == t]
+            rows = subject.x[mine]
+            values[mine] = method(subject.model, rows, target=t, **options)
+            change = trees.tree_answers(subject.model, rows, target=t)
+            change = change - trees.tree_start(subject.model, target=t, **options)
+            gap[mine] = values[mine].sum(1) - change[:, 0]
+        return Answer(torch.as_tensor(values), gap=torch.as_tensor(gap))
 
     return run
 
@@ -178,6 +189,14 @@ def register() -> None:
         "needs": frozenset({"background"}),
         "kinds": TABLE,
     }
+    of_trees: dict[str, Any] = {
+        "takes": "tree",
+        "refuses": trees.why_no_trees,
+        "kinds": TABLE,
+        "units_of": lambda subject: trees.read_trees(subject.model).units,
+        "units": "probability; of boosting the raw score",
+        "promises": "rows",
+    }
     either: dict[str, Any] = {
         "takes": "predict",
         "kinds": TABLE | PICTURE,
@@ -199,10 +218,10 @@ def register() -> None:
         Card("linear_shap", shapley.linear_shap, needs=frozenset({"background"}),
              title="linear SHAP", takes="linear", units="decision function", kinds=TABLE,
              run=_linear_shap),
-        Card("tree_shap", shapley.tree_shap, title="tree SHAP", takes="tree", kinds=TABLE,
-             run=_of_tree(shapley.tree_shap)),
-        Card("path_attribution", shapley.path_attribution, title="path of the tree (Saabas)",
-             takes="tree", kinds=TABLE, run=_of_tree(shapley.path_attribution)),
+        Card("tree_shap", trees.tree_shap, title="tree SHAP", run=_of_tree(trees.tree_shap),
+             **of_trees),
+        Card("path_attribution", trees.path_attribution, title="path of the tree (Saabas)",
+             run=_of_tree(trees.path_attribution), **of_trees),
         Card("token_attributions", sequences.token_attributions, needs=frozenset({"gradient"}),
              title="integrated gradients of words", titles=_OF_WORDS, takes="tokens", kinds=TEXT,
              run=_token_attributions, rows=_samples("n_steps", 200)),

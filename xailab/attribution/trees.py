@@ -6,6 +6,7 @@ product are one integral: exact for trees of hundreds of features, and for sums 
 """
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +55,8 @@ class Trees(NamedTuple):
         width: number of features.
         dtype: of the rows that the splits look at.
         ask: rows (N, F) -> the model's own answers, (N, K), in the units that are explained.
-        answers: "outputs", "classes" (a probability each), or "log-odds" (of two classes).
+        units: of the answers: "probability", "log-odds" (of two classes; "half log-odds" for
+            the loss "exponential"), "logit" (of each of several), "log of the output", "score".
         encode: rows as they are given -> rows as the splits see them.
     """
 
@@ -63,7 +65,7 @@ class Trees(NamedTuple):
     width: int
     dtype: Any
     ask: Callable[[Array], Array]
-    answers: str
+    units: str
     encode: Callable[[Array], Array]
 
 
@@ -88,8 +90,9 @@ def tree_shap(
       the unknown features were set to those of other rows? It is what `kernel_shap` estimates.
 
     Units: probabilities for classification by trees and forests, the model's own output for
-    regression; for boosting the raw score before any link: the log-odds of two classes, the logit
-    of each of several, the logarithm of the answer for a loss of "poisson" or "gamma".
+    regression; for boosting the raw score before any link: the log-odds of two classes (half of
+    them for the loss "exponential"), the logit of each of several, the logarithm of the answer for
+    a loss of "poisson" or "gamma".
 
     Args:
         tree: a fitted model of scikit-learn: a decision tree, `RandomForest*`, `ExtraTrees*`,
@@ -113,7 +116,7 @@ def tree_shap(
             target that is no integer (True, 1.0 and "1" are none).
         ValueError: x does not fit the model, in number or names of columns; infinity; target
             missing, or out of range; a classifier of several outputs; boosting that starts from a
-            model; a sum that is not the model's own answer.
+            model; categories that are no numbers; a sum that is not the model's own answer.
 
     Reference: Lundberg et al. (2020), From local explanations to global understanding with
         explainable AI for trees (both games); Owen (1972), Multilinear Extensions of Games (the
@@ -128,12 +131,53 @@ def tree_shap(
     array([0.375, 0.375])
     """
     model = _chosen(read_trees(tree), target)
-    given, others = _given(tree, model, "x", x), None
-    if background is not None:
-        others = _given(tree, model, "background", background)
-    found, mean = _shared_out(model, given, others)
-    _check_sum(model, given, found, mean)
+    given, others = _given(tree, model, "x", x), _others(tree, model, background)
+    found = _shared_out(model, given, others)
+    _check_sum(model, given, found, _start(model, others))
     return _like(found, x)
+
+
+def tree_start(tree: Any, *, target: int | None = None, background: Array | None = None) -> Array:
+    r"""Return the answer from which the values of `tree_shap` start: $v(\emptyset)$.
+
+    Args:
+        tree, target, background: as for `tree_shap`.
+
+    Returns:
+        (K,), in the units of `tree_shap`; K is 1 but for a regressor of several outputs. Over
+        training rows it is the mean of what the trees answer, and not of the training targets.
+
+    Raises:
+        TypeError, ValueError: as `tree_shap`.
+
+    Elsewhere: shap `TreeExplainer.expected_value`.
+
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> tree_start(DecisionTreeRegressor().fit([[0], [1], [2], [3]], [0, 0, 0, 1]))
+    array([0.25])
+    """
+    model = _chosen(read_trees(tree), target)
+    return _start(model, _others(tree, model, background))
+
+
+def tree_answers(tree: Any, x: Array, *, target: int | None = None) -> Array:
+    """Return what the model itself answers, in the units in which `tree_shap` explains it.
+
+    Args:
+        tree, x, target: as for `tree_shap`.
+
+    Returns:
+        (N, K); K is 1 but for a regressor of several outputs.
+
+    Raises:
+        TypeError, ValueError: as `tree_shap`.
+
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> tree_answers(DecisionTreeRegressor().fit([[0], [1]], [0, 1]), np.ones((2, 1))).tolist()
+    [[1.0], [1.0]]
+    """
+    model = _chosen(read_trees(tree), target)
+    return model.ask(_given(tree, model, "x", x))
 
 
 def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array:
@@ -168,12 +212,10 @@ def path_attribution(tree: Any, x: Array, *, target: int | None = None) -> Array
     model = _chosen(read_trees(tree), target)
     given = _given(tree, model, "x", x)
     found = np.zeros((*given.shape, len(model.base)))
-    mean = model.base.copy()
+    rows = model.encode(given)
     for one in model.trees:
-        means = _means(one)
-        mean += means[0]
-        _book_way(one, means, model.encode(given), found)
-    _check_sum(model, given, found, mean)
+        _book_way(one, _means(one), rows, found)
+    _check_sum(model, given, found, _start(model, None))
     return _like(found, x)
 
 
@@ -276,23 +318,32 @@ class _Ways(NamedTuple):
     shares: Array
 
 
-def _shared_out(model: Trees, given: Array, others: Array | None) -> tuple[Array, Array]:
-    """Return the Shapley values (N, F, K) and the mean answer (K,) that they start from."""
+def _start(model: Trees, others: Array | None) -> Array:
+    """Return the mean answer (K,) over other rows, or over the training rows of the trees."""
+    if others is not None:
+        return model.ask(others).mean(0)
+    return model.base + np.sum([_mean(tree) for tree in model.trees], axis=0)
+
+
+def _mean(tree: Tree) -> Array:
+    leaves = tree.left < 0
+    return np.average(tree.value[leaves], axis=0, weights=tree.cover[leaves])
+
+
+def _shared_out(model: Trees, given: Array, others: Array | None) -> Array:
+    """Return the Shapley values (N, F, K)."""
     rows = model.encode(given)
     background = None if others is None else model.encode(others)
     found = np.zeros((rows.shape[1], len(model.base), len(rows)))
-    mean = model.base.copy() if others is None else model.ask(others).mean(0)
     for tree in model.trees:
         if not tree.value.any():  # of another class
             continue
         ways = _ways(tree)
-        if others is None:  # the mean of training rows, as the shares count them
-            mean += (tree.value[ways.leaves] * ways.shares[ways.deciding].prod(1)[:, None]).sum(0)
         passed = None if background is None else _passed(tree, ways, background)
         for start in range(0, len(rows), _ROWS):
             chunk = slice(start, start + _ROWS)
             _add_leaves(tree, ways, _passed(tree, ways, rows[chunk]), passed, found[..., chunk])
-    return found.transpose(2, 0, 1), mean
+    return found.transpose(2, 0, 1)
 
 
 def _ways(tree: Tree) -> _Ways:
@@ -318,13 +369,10 @@ def _ways(tree: Tree) -> _Ways:
 
 
 def _covered(tree: Tree, above: Array) -> Array:
-    """Return the shares of `_Ways`; where no weight came, the halves, which then do not count."""
+    """Return the shares of `_Ways`."""
     shares, inner = np.ones(len(above)), np.flatnonzero(tree.left >= 0)
     for children in (tree.left[inner], tree.right[inner]):
-        weight = tree.cover[inner]
-        shares[children] = np.where(
-            weight == 0, 0.5, tree.cover[children] / (weight + (weight == 0))
-        )
+        shares[children] = tree.cover[children] / tree.cover[inner]
     for node in np.flatnonzero(above):  # above it stand smaller numbers
         shares[node] *= shares[above[node]]
     return shares
@@ -410,12 +458,10 @@ def _by_pairs(ones: Array, others: Array) -> Array:
 
 def _means(tree: Tree) -> Array:
     """Return the mean over training rows of the answers below every node, (nodes, K)."""
-    means = tree.value.copy()
+    sums = tree.value * tree.cover[:, None]
     for node in reversed(np.flatnonzero(tree.left >= 0)):  # children have larger numbers
-        children = [tree.left[node], tree.right[node]]
-        weights = tree.cover[children] if tree.cover[node] else np.ones(2)
-        means[node] = np.average(means[children], axis=0, weights=weights)
-    return means
+        sums[node] = sums[tree.left[node]] + sums[tree.right[node]]
+    return sums / tree.cover[:, None]
 
 
 def _book_way(tree: Tree, means: Array, rows: Array, found: Array) -> None:
@@ -450,6 +496,8 @@ def _like(found: Array, x: Any) -> Array:
 
 def _given(tree: Any, model: Trees, name: str, x: Any) -> Array:
     """Return x as (N, F) float64, NaN included, in the columns that the model knows."""
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name} is sparse: pass {name}.toarray()")
     if np.ndim(x) not in (1, 2):
         raise ValueError(f"{name} must be (F,) or (N, F), got shape {np.shape(x)}")
     trained = getattr(tree, "feature_names_in_", None)
@@ -466,6 +514,15 @@ def _given(tree: Any, model: Trees, name: str, x: Any) -> Array:
     return rows
 
 
+def _others(tree: Any, model: Trees, background: Any) -> Array | None:
+    """Return the background as (B, F), or None."""
+    if background is None:
+        return None
+    if np.ndim(background) != 2:
+        raise ValueError(f"background must be rows (B, F), got shape {np.shape(background)}")
+    return _given(tree, model, "background", background)
+
+
 def _filled(x: Any, holes: Array) -> Any:
     """Return x with 0 where something is missing, under the same names."""
     values = np.where(holes, 0.0, np.asarray(x, dtype=object))
@@ -477,9 +534,9 @@ def _filled(x: Any, holes: Array) -> Any:
 def _chosen(model: Trees, target: int | None) -> Trees:
     """Return the model with those of its answers that are explained."""
     k = len(model.base)
-    if target is None and model.answers == "classes" and k > 1:
+    if target is None and model.units in ("probability", "logit") and k > 1:
         raise ValueError(f"target=None, but the tree has {k} classes: say which one")
-    if target is None and model.answers == "log-odds":
+    if target is None and model.units in ("log-odds", "half log-odds"):
         target = 1
     if target is None:
         return model
@@ -498,6 +555,7 @@ _OWN = {  # libraries whose models give exact values themselves
     "lightgbm": "model.predict(x, pred_contrib=True)",
     "catboost": 'model.get_feature_importance(catboost.Pool(x), type="ShapValues")',
 }
+_LAST = "tree_shap(pipe[-1], pipe[:-1].transform(x))"
 _READS = "it reads scikit-learn's fitted decision trees, forests and gradient boosting"
 
 
@@ -509,6 +567,10 @@ def why_no_trees(model: Any) -> str:
     "it reads scikit-learn's fitted decision trees, forests and gradient boosting; kernel_shap asks any model"
     """  # noqa: E501
     library = type(model).__module__.split(".")[0]
+    if type(model).__name__ == "Pipeline":
+        return f"{_READS}; of a pipeline ask for the last step, `{_LAST}`"
+    if hasattr(model, "best_estimator_"):
+        return f"{_READS}; of a search ask `tree_shap(search.best_estimator_, x)`"
     if library in _OWN:
         return f"{_READS}; of {library} ask for its own values, `{_OWN[library]}`"
     if _reader(model) is None:
@@ -538,7 +600,10 @@ def read_trees(model: Any) -> Trees:
         )
     reader = _reader(model)
     assert reader is not None
-    return reader(model)
+    read = reader(model)
+    if not all((tree.cover > 0).all() for tree in read.trees):
+        raise ValueError("a node of the trees has training rows of no weight: fit it without them")
+    return read
 
 
 def _reader(model: Any) -> Callable[[Any], Trees] | None:
@@ -587,7 +652,7 @@ def _as_read(model: Any, trees: list[Tree], base: Array) -> Trees:
     classes = hasattr(model, "classes_")
     ask = _asking(model, model.predict_proba if classes else model.predict)
     return Trees(trees, base, model.n_features_in_, np.float32, ask,
-                 "classes" if classes else "outputs", _rounded)  # fmt: skip
+                 "probability" if classes else "score", _rounded)  # fmt: skip
 
 
 def _answers_of(values: Array) -> Array:
@@ -615,14 +680,15 @@ def _read_boosting(model: Any) -> Trees:
     ]
     classes = hasattr(model, "classes_")
     ask = _asking(model, model.decision_function if classes else model.predict)
-    return _boosted(Trees(trees, base, model.n_features_in_, np.float32, ask, "outputs", _rounded),
-                    classes)  # fmt: skip
+    read = Trees(trees, base, model.n_features_in_, np.float32, ask, "score", _rounded)
+    return _boosted(read, model) if classes else read
 
 
 def _read_histograms(model: Any) -> Trees:
     """Read the trees of a HistGradientBoosting model; they look at float64."""
     base = np.ravel(model._baseline_prediction).astype(np.float64)
     order = _columns_of(model)
+    _check_categories(model)
     trees = [
         _binned(one, order, k, len(base))
         for stage in model._predictors
@@ -637,24 +703,22 @@ def _read_histograms(model: Any) -> Trees:
         model.n_features_in_,
         np.float64,
         (lambda rows: np.log(ask(rows))) if logarithm else ask,
-        "outputs",
+        "log of the output" if logarithm else "score",
         lambda rows: _encoded(model, rows, order),
     )
-    return _boosted(read, classes)
+    return _boosted(read, model) if classes else read
 
 
-def _boosted(model: Trees, classes: bool) -> Trees:
+def _boosted(read: Trees, model: Any) -> Trees:
     """Return boosting of two classes with a column for each: the score, and its negative."""
-    if not classes:
-        return model
-    if len(model.base) > 1:
-        return model._replace(answers="classes")
+    if len(read.base) > 1:
+        return read._replace(units="logit")
     both = np.array([-1.0, 1.0])
-    return model._replace(
-        trees=[one._replace(value=one.value * both) for one in model.trees],
-        base=model.base * both,
-        ask=lambda rows: model.ask(rows) * both,
-        answers="log-odds",
+    return read._replace(
+        trees=[one._replace(value=one.value * both) for one in read.trees],
+        base=read.base * both,
+        ask=lambda rows: read.ask(rows) * both,
+        units="half log-odds" if model.loss == "exponential" else "log-odds",
     )
 
 
@@ -723,6 +787,17 @@ def _columns_of(model: Any) -> Array:
     if getattr(model, "_preprocessor", None) is None or named is None:
         return np.arange(model.n_features_in_)
     return np.concatenate([np.flatnonzero(named), np.flatnonzero(~np.asarray(named))])
+
+
+def _check_categories(model: Any) -> None:
+    """Refuse categories that are no numbers: x could not name them."""
+    steps = getattr(getattr(model, "_preprocessor", None), "named_transformers_", {})
+    for one in getattr(steps.get("encoder"), "categories_", ()):
+        if not all(isinstance(name, Real) for name in one):
+            raise ValueError(
+                f"the boosting was fitted on categories that are no numbers, such as {one[0]!r}: "
+                "fit it on their codes, table[column].cat.codes, with categorical_features="
+            )
 
 
 def _encoded(model: Any, rows: Array, order: Array) -> Array:

@@ -35,10 +35,13 @@ class Card:
         titles: of a method that is several in one, by its option `method`.
         takes: "model" (tensors in and out), "predict" (arrays), "tree", "linear" (scikit-learn's
             own numbers), "tokens" (a network on words).
+        refuses: says why it cannot read a model, and what to do instead; "" if it can.
         kinds: what a row of x may be ("picture", "table", "sequence", "text"); empty: anything.
         units: of its answer.
+        units_of: what they are for a subject, where that depends on the model.
         promises: what its sum is, in words, where it promises one: "baseline" (the change of the
-            score from a baseline) or "background" (from the mean over a background).
+            score from a baseline) or "background" (from the mean over a background), or
+            "rows" (from the mean over training rows, over a background where there is one).
         defaults: option -> what it is for a subject, where the caller says nothing.
         rows: how many rows it runs for each row of x, from a subject and the options.
         run: how `explain` calls it, where that is not (model, x, target, **options).
@@ -53,8 +56,10 @@ class Card:
     title: str = ""
     titles: Mapping[str, str] = field(default_factory=dict, compare=False)
     takes: str = "model"
+    refuses: Callable[[Any], str] | None = field(default=None, compare=False)
     kinds: frozenset[str] = frozenset()
     units: str = "score"
+    units_of: Callable[[Subject], str] | None = field(default=None, compare=False)
     promises: str = ""
     defaults: Mapping[str, Callable[[Subject], Any]] = field(default_factory=dict, compare=False)
     rows: Callable[[Subject, Mapping[str, Any]], int] = field(
@@ -81,6 +86,13 @@ class Card:
     def title_for(self, options: Mapping[str, Any]) -> str:
         """Return its title, where it is told which of several methods it is."""
         return self.titles.get(options.get("method", ""), self.title)
+
+    def units_for(self, of: Subject) -> str:
+        """Return the units of its answer about a subject; a classifier's score is a probability."""
+        if self.units_of is not None:
+            return self.units_of(of)
+        sure = of.framework == "sklearn" and hasattr(of.model, "predict_proba")
+        return self.units.replace("score", "probability") if sure else self.units
 
     def maps(self, model: Any, x: Tensor, target: Any, options: Mapping[str, Any]) -> Tensor:
         """Run a method `(model, x, target)` with those options that it knows.
@@ -120,8 +132,8 @@ class Card:
                 "it needs a network with encode and embed; lime_text asks any function of texts "
                 "(of Hugging Face's: xailab.models.text_classifier(model, tokenizer))"
             )
-        if self.takes == "tree" and not hasattr(of.model, "tree_"):
-            return "it reads one fitted scikit-learn decision tree; kernel_shap asks any model"
+        if self.refuses is not None and (reason := self.refuses(of.model)):
+            return reason
         if self.takes == "linear" and not hasattr(of.model, "coef_"):
             return "it reads a linear scikit-learn model; kernel_shap asks any model"
         if of.framework == "keras" and self.takes == "model" and self.needs & {"gradient", "layer"}:

@@ -169,7 +169,7 @@ def _explained(
         counter["rows"],
         gap,
         known.get("layer"),
-        card.units,
+        card.units_for(of),
         names,
     )
 

@@ -17,6 +17,9 @@ from xailab.core.outputs import as_array
 if TYPE_CHECKING:
     import pandas as pd
 
+# What a model computes before its answer: the numbers do not add up to the score that is shown.
+_RAW = ("log-odds", "half log-odds", "logit", "log of the output", "decision function")
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -47,7 +50,9 @@ class Explanation:
 
     @property
     def heading(self) -> str:
-        """Its title, with the layer that it explains through."""
+        """Its title, with its layer, or with units that are not the score's."""
+        if self.units in _RAW:
+            return f"{self.title} ({self.units})"
         return f"{self.title} at {self.layer}" if self.layer else self.title
 
 
@@ -220,7 +225,7 @@ class Explanations:
         maps = [item.attribution[row] for item in self.items]
         if self.x.ndim == 2:
             values = torch.cat([one.double().flatten() for one in maps]).tolist()
-            names = [f"{item.title}: {name}" for item in self.items for name in self._columns()]
+            names = [f"{item.heading}: {name}" for item in self.items for name in self._columns()]
             return plots.bars(values, names, title=title)
         titles = [item.heading for item in self.items]
         axis = 0 if self.channel_axis == 1 else -1
@@ -246,6 +251,7 @@ class Explanations:
         for item in self.items:
             words = self._words(item, row)
             rows = f", {_rows(item.rows)}" if item.rows else ""
+            rows += f", in {item.units}" if item.units in _RAW else ""
             lines.append(f"{item.name} ({item.seconds:.2f} s{rows}): {words}")
         lines += [f"{name} was left out: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
