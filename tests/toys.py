@@ -56,6 +56,26 @@ def inputs(n: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
     ).to(dtype)
 
 
+def small_cnn(bias: bool = False, pool: nn.Module | None = None) -> nn.Sequential:
+    """Return a chain for (N, 2, 8, 8), float64, of three classes."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, bias=bias),
+        nn.ReLU(),
+        pool or nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, bias=bias),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3, bias=bias),
+    ).double()
+
+
+def pictures(n: int = 3) -> Tensor:
+    """Return inputs of it, not negative."""
+    return torch.rand(n, 2, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+
+
 def linear(weights: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
     """Return a linear layer with these weights."""
     layer = nn.Linear(len(weights[0]), len(weights), bias=bias is not None)

@@ -239,3 +239,28 @@ def test_two_networks_of_a_function_are_both_held():
         assert not NET.training
     assert other.training
     assert NET.training
+
+
+class Tokens(nn.Module):
+    """A norm whose positions are then laid out as tokens, (N, 3, 4, 4) -> (N, 48)."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x).flatten(2).transpose(1, 2).flatten(1)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.InstanceNorm2d(3)])
+def test_a_row_alone_has_the_gradient_that_it_has_beside_another(norm):
+    """Torch alone moves the numbers of a single row to other places."""
+    torch.manual_seed(0)
+    model, x, weigh = Tokens(norm), torch.randn(2, 3, 4, 4), torch.randn(48)
+    with frozen(model):
+        slopes = []
+        for rows in (x, x[:1]):
+            leaf = rows.clone().requires_grad_()
+            slopes += torch.autograd.grad((model(leaf) * weigh).sum(), leaf)
+    torch.testing.assert_close(slopes[1][0], slopes[0][0])
+    assert not norm._forward_hooks

@@ -1,8 +1,9 @@
 """DeepLIFT: explanations that share out the difference from a baseline, not the slope.
 
-Lesson 07 teaches this file. The network runs twice. What every operation that is not linear was
-given for the baseline is kept; for the row it then hands back multipliers, the ratio of two
-differences, where autograd would take the slope. What no multiplier is known for is refused.
+Lesson `integrated_gradients` teaches this file. The network runs twice. What every operation that
+is not linear was given for the baseline is kept; for the row it then hands back multipliers, the
+ratio of two differences, where autograd would take the slope. What no multiplier is known for is
+refused.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from xailab.core.operations import HandedBack, Operations, pulled_back
 from xailab.core.registry import method
 from xailab.core.scores import gradients_of, gradients_on, target_of_rows
 from xailab.core.state import frozen
+
+__all__ = ["deep_lift", "deep_shap"]
 
 # Nodes of the graph that are linear: their slopes are their multipliers.
 _LINEAR = frozenset(
@@ -37,6 +40,7 @@ _LINEAR = frozenset(
         "Neg",
         "Add",
         "Sub",
+        "Rsub",
         "Mul",
         "Div",
         "Where",
@@ -184,8 +188,13 @@ def check_module(model: Any) -> nn.Module:
     """Return the model if it is one whose operations can be followed.
 
     Raises:
-        TypeError: no `nn.Module`.
+        TypeError: no `nn.Module`, or one of TorchScript.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "the operations of a TorchScript module cannot be followed: hand over the nn.Module "
+            "that it was made from"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
     return model

@@ -23,7 +23,7 @@ from xailab.core.company import trial
 from xailab.core.layers import replaced
 from xailab.core.outputs import answer_of, logits_of
 from xailab.core.scores import check_graph, scores_of
-from xailab.core.state import alone, same_randomness
+from xailab.core.state import alone, laid_plainly, same_randomness
 
 # Nodes of the autograd graph that only move numbers: what comes back is added up at its source.
 MOVES = frozenset([
@@ -57,6 +57,7 @@ _LAYERS: dict[str, type[nn.Module]] = {
     "conv_transpose2d": nn.ConvTranspose2d,
     "conv_transpose3d": nn.ConvTranspose3d,
 }
+_CASTS = ("to", "int", "long", "short", "char", "byte", "type")
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 # Files of libraries whose modules are activations, some written with several operations.
 _LIBRARIES = ("transformers.activations", "timm.layers.activations", "timm.layers.activations_me")
@@ -135,6 +136,7 @@ class Operations(TorchFunctionMode):
                 self._owners.setdefault(id(weight), []).append(module)
         self._running, self._paused = [model], False
         self._instead: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cut: dict[int, Tensor] = {}  # numbers of x that are no longer in the graph
         self._told: dict[Any, str] = {}
 
     # ---- kinds of operations, for a method to take over
@@ -208,7 +210,7 @@ class Operations(TorchFunctionMode):
             ValueError: an operation that nobody spoke for, answers that differ from those of the
                 model left alone, no way back to the leaf.
         """
-        self._instead = {}
+        self._instead, self._cut = {}, {}
         asked = scores_of if callable(target) else lambda model, x, _: answer_of(model, x)
         with trial(), same_randomness():
             plain = asked(self.model, leaf.detach(), target)
@@ -266,16 +268,60 @@ class Operations(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         args, kwargs = self._current(args), self._current(kwargs or {})
-        if self._paused or not _depends(*args, *kwargs.values()):
+        if self._paused:
             return function(*args, **kwargs)
         name = getattr(function, "__name__", "")
+        given = [*args, *kwargs.values()]
+        cut = any(id(one) in self._cut and not one.requires_grad for one in _tensors(given))
+        if _depends(*given):
+            if cut:
+                self._refuse_cut(name)
+            found, told = self._followed(name, function, args, kwargs)
+            cut = not (told and torch.is_grad_enabled())
+        else:
+            if cut and (name == "__setitem__" or _in_place(name, args, kwargs)):
+                self._refuse_cut(name)  # .data: the graph would not hear of it
+            found = function(*args, **kwargs)
+        if cut and not name.startswith("new_") and not name.endswith("_like"):
+            self._note_cut(name, found)
+        return found
+
+    def _followed(
+        self, name: str, function: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> tuple[Any, bool]:
+        """Ask the method, failing that run the operation; in place nothing is ever changed.
+
+        Returns:
+            The result, and whether the method gave it.
+        """
+        changed = args[0] if args and _in_place(name, args, kwargs) else None
         found = self._handled(name.strip("_"), function, args, kwargs)
-        if found is NotImplemented:
+        told = found is not NotImplemented
+        if not told:
+            args = (changed.clone(), *args[1:]) if isinstance(changed, Tensor) else args
             found = function(*args, **kwargs)
             self._note(name, found)
-        elif _in_place(name, args, kwargs) and isinstance(args[0], Tensor):
-            self._instead[id(args[0])] = args[0], found
-        return found
+        if isinstance(changed, Tensor):
+            self._instead[id(changed)] = changed, found
+        return found, told
+
+    def _note_cut(self, name: str, found: Any) -> None:
+        """Remember numbers of x that are no longer in the graph.
+
+        A comparison or a place (argmax) holds no numbers of x.
+        """
+        for one in _tensors([found]):
+            if not one.requires_grad and (one.is_floating_point() or name in _CASTS):
+                self._cut[id(one)] = one
+
+    def _refuse_cut(self, name: str) -> None:
+        """Raise where they come back into it: what x does through them would go unseen."""
+        if name != "to" and not name.endswith("_as"):
+            raise ValueError(
+                "no rule is known for numbers that depend on x and were cut off from the graph "
+                f"(detach, .data, no_grad): here they are used again ({name}, in "
+                f"{self.place or 'the model'!r}); let the modules use them uncut"
+            )
 
     def _handled(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         """Read the operands by the names that torch gives them, and ask the method."""
@@ -420,7 +466,11 @@ def _refuse_difference(plain: Tensor, watched: Tensor) -> None:
     """Raise if a model answers otherwise when it is watched."""
     share = torch.finfo(plain.dtype).eps ** 0.5
     size = plain.abs().nan_to_num().amax() if plain.numel() else 0.0
-    gap = (plain - watched.detach()).abs() if plain.shape == watched.shape else plain + torch.nan
+    if plain.isnan().any():
+        raise ValueError("the model answers NaN, to x or to what it is compared with: 0 / 0?")
+    gap = plain + torch.nan
+    if plain.shape == watched.shape:  # a class may be hidden: -inf is -inf
+        gap = torch.where(plain == watched, 0, (plain - watched.detach()).abs())
     if not (gap <= share * size).all():
         raise ValueError(
             "the model answers otherwise when its operations are followed one by one: it changes "
@@ -437,7 +487,17 @@ def _depends(*values: Any) -> bool:
     )  # fmt: skip
 
 
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for one in values:
+        if isinstance(one, (tuple, list)):
+            yield from _tensors(one)
+        elif isinstance(one, Tensor):
+            yield one
+
+
 def _in_place(name: str, args: Any, kwargs: Any) -> bool:
+    if name == "requires_grad_":
+        return False
     if name.startswith("__"):
         return name in ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__")
     told = kwargs.get("inplace") or any(one is True for one in args[1:])
@@ -705,8 +765,12 @@ def _batch_norm(
         return NotImplemented
     scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - running_mean * scale
-    plain = lambda x: function(x, running_mean, running_var, weight, bias, eps=eps)  # noqa: E731
-    return ops.batch_norm(plain, input, scale, shift)
+
+    def plain(x: Tensor) -> Tensor:
+        return laid_plainly(function(x, running_mean, running_var, weight, bias, eps=eps))
+
+    found = ops.batch_norm(plain, input, scale, shift)
+    return plain(input) if found is NotImplemented else found
 
 
 @_reads("layer_norm")
@@ -826,7 +890,7 @@ def _length(
     ops: Operations, function: Any, input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, **options: Any  # noqa: E501
 ) -> Any:  # fmt: skip
     p = options.pop("ord", p)
-    if p not in (2, "fro") or dim is None or any(one is not None for one in options.values()):
+    if p not in (2, "fro") or dim is None or any(one is not None for one in options.values()):  # codespell:ignore fro
         return NotImplemented
     return ops.written_out(lambda: input.square().sum(dim, keepdim=keepdim).sqrt())
 

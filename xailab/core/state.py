@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 # One for all models: what is guarded here (the random state, layers that two networks share) is
 # not one model's own, and a second lock taken in another order would be a deadlock.
@@ -139,13 +139,18 @@ def _still(model: nn.Module) -> Iterator[None]:
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     held = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
     values = [(buffer, buffer.detach().clone()) for buffer in _unsteady(modules)]
+    hooks: list[Any] = []
     try:
         for module in modules:
             _set_training(module, False)  # not .eval(): some modules do more when asked by that
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
+        norms = [module for module in modules if isinstance(module, _NormBase)]
+        hooks += [norm.register_forward_hook(lambda *call: laid_plainly(call[2])) for norm in norms]
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, flag in flags:
             _set_training(module, flag)
         for parameter, needed in wanted:
@@ -156,6 +161,17 @@ def _still(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 with torch.no_grad():
                     buffer.copy_(value)
+
+
+def laid_plainly(out: Any) -> Any:
+    """Let the gradient that comes back to a norm of a single row lie in memory as it is counted.
+
+    Torch (2.14, CPU) takes one whose channels come last, as behind `flatten(2).transpose(1, 2)`,
+    for another order: each number goes to a wrong place, without a word.
+    """
+    if isinstance(out, torch.Tensor) and out.requires_grad and len(out) == 1:
+        out.register_hook(torch.Tensor.contiguous)
+    return out
 
 
 def _set_training(module: nn.Module, flag: bool) -> None:
