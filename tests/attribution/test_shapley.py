@@ -10,20 +10,17 @@ import pytest
 import shap
 import torch
 from captum.attr import ShapleyValues
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import nn
 
 from tests.toys import inputs, toy
 from xailab.attribution.shapley import (
     kernel_shap,
     linear_shap,
-    path_attribution,
     permutation_shap,
     shapley_interactions,
     shapley_kernel_weights,
     shapley_of_game,
     shapley_values,
-    tree_shap,
 )
 
 Array = np.ndarray
@@ -286,198 +283,7 @@ def test_weights_must_fit() -> None:
         linear_shap(np.zeros(4), ROWS, BACKGROUND)
 
 
-# ---- trees -------------------------------------------------------------------------------------
-
-
-def ties(n: int, seed: int) -> tuple[Array, Array]:
-    """Few different values, so splits repeat features and rows lie on thresholds."""
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 4, size=(n, 4)) / 2
-    return x, x[:, 0] * x[:, 1] + (x[:, 2] > 0.5) * x[:, 0] + rng.normal(0, 0.1, n)
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("depth", [1, 3, None])
-def test_trees_equal_shaps(seed: int, depth: int | None) -> None:
-    x, y = ties(60, seed)
-    tree = DecisionTreeRegressor(max_depth=depth, random_state=seed).fit(x, y)
-    want = shap.TreeExplainer(tree, feature_perturbation="tree_path_dependent").shap_values(x[:9])
-    np.testing.assert_allclose(tree_shap(tree, x[:9]), want, rtol=0, atol=1e-6)
-
-
-def test_classes_and_weighted_rows_equal_shaps() -> None:
-    x, y = ties(60, 0)
-    weights = np.random.default_rng(2).uniform(0.2, 3, 60)
-    tree = DecisionTreeClassifier(max_depth=4, random_state=0)
-    tree.fit(x, np.digitize(y, [0.5, 2]), sample_weight=weights)
-    want = shap.TreeExplainer(tree).shap_values(x[:5])
-    for target in range(3):
-        got = tree_shap(tree, x[:5], target=target)
-        np.testing.assert_allclose(got, want[:, :, target], rtol=0, atol=1e-6)
-
-
-def test_a_tree_by_orders() -> None:
-    """The game from the docstring, played slowly: unknown features split the row."""
-    x, y = ties(40, 3)
-    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, y)
-    nodes, row = tree.tree_, np.float32(x[7])
-
-    def value(team: frozenset[int], node: int = 0) -> float:
-        left, right = nodes.children_left[node], nodes.children_right[node]
-        if left < 0:
-            return float(nodes.value[node, 0, 0])
-        feature = nodes.feature[node]
-        if feature in team:
-            return value(team, left if row[feature] <= nodes.threshold[node] else right)
-        share = nodes.weighted_n_node_samples[left] / nodes.weighted_n_node_samples[node]
-        return share * value(team, left) + (1 - share) * value(team, right)
-
-    np.testing.assert_allclose(tree_shap(tree, x[7]), by_orders(value, 4), atol=1e-10)
-
-
-def test_missing_values_go_where_the_tree_sends_them() -> None:
-    x, y = ties(60, 1)
-    x[::3, 0] = np.nan
-    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, y)
-    got = tree_shap(tree, x)
-    np.testing.assert_allclose(
-        got.sum(1), tree.predict(x) - tree.tree_.value[0, 0, 0], rtol=0, atol=1e-9
-    )
-    assert np.abs(got[::3, 0]).max() > 0.01
-
-
-def test_saabas_sums_too_but_is_not_shap() -> None:
-    """AND of two features: the lower split gets twice as much, though they are symmetric."""
-    corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
-    tree = DecisionTreeRegressor(random_state=0).fit(corners, [0, 0, 0, 1])
-    one = np.array([1.0, 1.0])
-    assert tree_shap(tree, one).tolist() == pytest.approx([0.375, 0.375])
-    assert sorted(path_attribution(tree, one).tolist()) == pytest.approx([0.25, 0.5])
-    x, y = ties(60, 0)
-    tree = DecisionTreeRegressor(max_depth=4).fit(x, y)
-    np.testing.assert_allclose(path_attribution(tree, x).sum(1), tree_shap(tree, x).sum(1))
-
-
-@pytest.mark.parametrize("function", [tree_shap, path_attribution])
-@pytest.mark.parametrize(
-    ("tree", "x", "target", "error", "words"),
-    [
-        ("oak", np.zeros(2), None, TypeError, "str"),
-        (DecisionTreeRegressor(), np.zeros(2), None, TypeError, "fitted"),
-        (DecisionTreeRegressor().fit([[0, 0]], [1]), np.zeros(3), None, ValueError, "2 features"),
-        (DecisionTreeRegressor().fit([[0], [1]], [0, 1]), np.zeros(1), 1, ValueError, r"0\.\.0"),
-        (DecisionTreeClassifier().fit([[0], [1]], [0, 1]), np.zeros(1), None, ValueError, "2 cl"),
-        (DecisionTreeClassifier().fit([[0], [1]], [0, 1]), np.zeros(1), -1, ValueError, r"0\.\.1"),
-    ],
-)
-def test_bad_trees(
-    function: Any, tree: Any, x: Array, target: int | None, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        function(tree, x, target=target)
-
-
-# ---- trees of several outputs, forests, targets --------------------------------------------------
-
-BOTH = [tree_shap, path_attribution]
-
-
-def two_outputs() -> tuple[DecisionTreeRegressor, Array]:
-    x, y = ties(60, 0)
-    return DecisionTreeRegressor(max_depth=4, random_state=0).fit(x, np.c_[y, -5 * x[:, 1]]), x
-
-
-def test_every_output_has_a_column() -> None:
-    tree, x = two_outputs()
-    want = shap.TreeExplainer(tree, feature_perturbation="tree_path_dependent").shap_values(x[:5])
-    got = tree_shap(tree, x[:5])
-    assert got.shape == (5, 4, 2)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("function", BOTH)
-def test_outputs_one_by_one(function: Any) -> None:
-    tree, x = two_outputs()
-    both = function(tree, x[:5])
-    for output in (0, np.int64(1)):
-        alone = function(tree, x[:5], target=output)
-        np.testing.assert_allclose(alone, both[..., output], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(function(tree, x[0]), both[0], rtol=0, atol=1e-12)
-    change = tree.predict(x[:5]) - tree.predict(x).mean(0)
-    np.testing.assert_allclose(both.sum(1), change, rtol=0, atol=1e-9)
-    with pytest.raises(ValueError, match=r"target must lie in 0\.\.1, got 2"):
-        function(tree, x, target=2)
-
-
-@pytest.mark.parametrize("function", BOTH)
-def test_several_outputs_of_classes_are_refused(function: Any) -> None:
-    x, y = ties(40, 0)
-    tree = DecisionTreeClassifier(max_depth=2).fit(x, np.c_[y > 1, x[:, 0] > 0.5])
-    for target in (None, 0):
-        with pytest.raises(ValueError, match="2 outputs of several classes"):
-            function(tree, x, target=target)
-
-
-@pytest.mark.parametrize("function", BOTH)
-@pytest.mark.parametrize("target", [True, 1.0, "1", [0, 1], np.array([1.0]), np.True_, (1,)])
-def test_what_is_no_target(function: Any, target: Any) -> None:
-    x, y = ties(40, 0)
-    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(x, y > 1)
-    with pytest.raises(TypeError, match="target must be an integer"):
-        function(tree, x[0], target=target)
-    want = function(tree, x[0], target=1)
-    for integer in (np.uint8(1), np.array(1), torch.tensor(1)):
-        np.testing.assert_array_equal(function(tree, x[0], target=integer), want)
-
-
-def test_medians_sum_to_the_change_of_the_answer_too() -> None:
-    """A tree grown on absolute errors keeps medians: the node's own is not the answers' mean."""
-    x, y = ties(60, 0)
-    y = y + 20 * (np.arange(60) % 7 == 0)
-    tree = DecisionTreeRegressor(criterion="absolute_error", max_depth=3, random_state=0).fit(x, y)
-    change = tree.predict(x) - tree.predict(x).mean()
-    assert abs(tree.tree_.value[0, 0, 0] - tree.predict(x).mean()) > 0.1
-    for function in BOTH:
-        np.testing.assert_allclose(function(tree, x).sum(1), change, rtol=0, atol=1e-9)
-
-
 # ---- tables, by their columns --------------------------------------------------------------------
-
-NAMES = ["age", "dose", "weight", "height"]
-
-
-@pytest.mark.parametrize("function", BOTH)
-def test_trees_take_tables_of_any_kind(function: Any) -> None:
-    x, y = ties(40, 0)
-    x[3, 1] = np.nan
-    table = pd.DataFrame(x, columns=NAMES)
-    tree = DecisionTreeRegressor(max_depth=3, random_state=0).fit(table, y)
-    want = function(tree, x)
-    for same in (table, x.tolist(), torch.tensor(x), table.astype(object), table.astype("Float64")):
-        np.testing.assert_array_equal(function(tree, same), want)
-    for row in (table.iloc[3], x[3].tolist(), table.astype(object).iloc[3]):
-        np.testing.assert_allclose(function(tree, row), want[3], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("function", BOTH)
-def test_trees_name_what_they_refuse(function: Any) -> None:
-    x, y = ties(40, 0)
-    table = pd.DataFrame(x, columns=NAMES)
-    tree = DecisionTreeRegressor(max_depth=3, random_state=0).fit(table, y)
-    job = table.assign(dose="nurse")
-    job.loc[0, "weight"] = np.nan
-    refused = [
-        (job, TypeError, "x must hold numbers; column 'dose' holds 'nurse'"),
-        (job.iloc[0], TypeError, "column 'dose' holds 'nurse'"),
-        (table.assign(weight=np.inf), ValueError, "column 'weight' holds infinity"),
-        (table[NAMES[::-1]], ValueError, "x has the column 'height' where the tree has 'age'"),
-        (table.assign(weight=1e300), ValueError, "too large for float32"),
-        (np.zeros((0, 4)), ValueError, r"x must be a table.*\(0, 4\)"),
-        (np.zeros((2, 2, 4)), ValueError, r"\(F,\) or \(N, F\), got shape \(2, 2, 4\)"),
-    ]
-    for rows, error, words in refused:
-        with pytest.raises(error, match=words):
-            function(tree, rows)
 
 
 @pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
