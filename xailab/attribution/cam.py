@@ -1,29 +1,32 @@
 """Class activation maps: where in the picture is the evidence for a class?
 
-All of them weigh the maps of one convolution and add them up; they differ in the weights. Lesson
-08 teaches this file. Maps come back as (N, 1, H, W), in units of the model's output.
+All of them weigh the maps of one layer and add them up; they differ in the weights. Lesson `cam`
+teaches this file. Maps come back as (N, 1, H, W), in units of the model's output. A transformer's
+tokens are maps too, once it is known which patch each stands for (`core.tokens`). Those that ask no
+gradient are in `cam_without_gradients`, and can be imported from here.
 """
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xailab.attribution._cam_maps import (
+    Reshape,
+    as_maps,
+    maps_and_gradients,
+    sized,
+    spread,
+    weighted,
+)
+from xailab.attribution.cam_without_gradients import ablation_cam as ablation_cam
+from xailab.attribution.cam_without_gradients import eigen_cam as eigen_cam
+from xailab.attribution.cam_without_gradients import score_cam as score_cam
 from xailab.attribution.saliency import guided_backprop
-from xailab.core.batching import batched
 from xailab.core.callable_module import make_callable
-from xailab.core.channels_last import channels_last
 from xailab.core.checks import Target, check_input, split_target
-from xailab.core.company import check_company
-from xailab.core.layers import capture, find_layer, output_of, units_axis
+from xailab.core.layers import capture, find_layer, output_of
 from xailab.core.registry import method
-from xailab.core.scores import gradients_on, layer_gradient, outputs_of, scores_of, select
+from xailab.core.scores import outputs_of, select
 from xailab.core.state import frozen
-
-Reshape = Callable[[Tensor], Tensor]
-
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @method("layer", "gap", title="CAM")
@@ -53,8 +56,8 @@ def cam(
         classifier: dotted name of the `nn.Linear`; None takes the model's last one.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
 
     Returns:
         (N, 1, H, W), signed, in units of the score.
@@ -80,7 +83,7 @@ def cam(
     with frozen(model), torch.no_grad(), capture(model, layer) as kept:
         logits = outputs_of(model, x)
         select(logits, target)
-        (maps,) = _as_maps(model, x, layer, reshape, output_of(kept, layer, len(x)))
+        (maps,) = as_maps(model, x, layer, reshape, output_of(kept, layer, len(x)))
         pooled = maps.flatten(2).mean(2)
         if head.in_features != pooled.shape[1] or not torch.allclose(
             head(pooled).reshape(logits.shape), logits, rtol=1e-3, atol=1e-4
@@ -91,7 +94,7 @@ def cam(
             )
         rows = [0 if t is None else t for t in split_target(target, len(x))]
         weights = head.weight[rows]
-    return _sized(_weighted(weights, maps), x, upsample, interpolation)
+    return sized(weighted(weights, maps), x, upsample, interpolation)
 
 
 @method("gradient", "layer", title="Grad-CAM", keras="xailab.attribution.cam_keras:grad_cam")
@@ -113,15 +116,15 @@ def grad_cam(
       L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big)$$
 
     Args:
-        model: an `nn.Module` with convolutions.
+        model: an `nn.Module` on pictures, with convolutions or patches.
         x: (N, C, H, W) floats.
         target: class index, (N,) class indices, or None for a single-output model.
         layer: dotted name of the layer whose maps are weighed, often the last convolution.
         relu: keep only evidence for the class, as in the paper; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
         per_channel: return every $\alpha_k A^k$ instead of their sum.
 
     Returns:
@@ -141,10 +144,10 @@ def grad_cam(
     tensor([[[[0., 3.],
               [6., 0.]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
+    maps, gradients = maps_and_gradients(model, x, target, layer, reshape)
     weights = gradients.flatten(2).mean(2)
-    heat = _spread(weights, maps) * maps if per_channel else _weighted(weights, maps)
-    return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
+    heat = spread(weights, maps) * maps if per_channel else weighted(weights, maps)
+    return sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
 @method("gradient", "layer", title="Grad-CAM++")
@@ -169,15 +172,15 @@ def grad_cam_plus_plus(
     holds the **sum** of the map, not its mean.
 
     Args:
-        model: an `nn.Module` with convolutions.
+        model: an `nn.Module` on pictures, with convolutions or patches.
         x: (N, C, H, W) floats.
         target: class index, (N,) class indices, or None for a single-output model.
         layer: dotted name of the layer whose maps are weighed.
         relu: keep only evidence for the class; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
 
     Returns:
         (N, 1, H, W), in units of the score.
@@ -196,12 +199,12 @@ def grad_cam_plus_plus(
     tensor([[[[0.1000, 0.1000],
               [0.2000, 0.4000]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
-    total = _spread(maps.flatten(2).sum(2), maps)
+    maps, gradients = maps_and_gradients(model, x, target, layer, reshape)
+    total = spread(maps.flatten(2).sum(2), maps)
     below = 2 * gradients**2 + gradients**3 * total
     alpha = torch.where(below == 0, 0, gradients**2 / torch.where(below == 0, 1, below))
-    heat = _weighted((alpha * gradients.relu()).flatten(2).sum(2), maps)
-    return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
+    heat = weighted((alpha * gradients.relu()).flatten(2).sum(2), maps)
+    return sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
 @method("gradient", "layer", title="LayerCAM")
@@ -222,15 +225,15 @@ def layer_cam(
       \odot A^k\Big)$$
 
     Args:
-        model: an `nn.Module` with convolutions.
+        model: an `nn.Module` on pictures, with convolutions or patches.
         x: (N, C, H, W) floats.
         target: class index, (N,) class indices, or None for a single-output model.
         layer: dotted name of the layer whose maps are weighed.
         relu: keep only evidence for the class; False gives signed maps.
         upsample: stretch the maps to the size of `x`; False gives the layer's own size.
         interpolation: "bilinear" or "nearest".
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
 
     Returns:
         (N, 1, H, W), in units of the score.
@@ -248,13 +251,13 @@ def layer_cam(
     tensor([[[[1., 2.],
               [0., 0.]]]])
     """
-    maps, gradients = _maps_and_gradients(model, x, target, layer, reshape)
+    maps, gradients = maps_and_gradients(model, x, target, layer, reshape)
     heat = (gradients.relu() * maps).sum(1, keepdim=True)
-    return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
+    return sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
-@method("layer", title="Score-CAM", units="activation")
-def score_cam(
+@method("gradient", "layer", title="HiResCAM")
+def hires_cam(
     model: nn.Module,
     x: Tensor,
     target: Target,
@@ -264,56 +267,102 @@ def score_cam(
     upsample: bool = True,
     interpolation: str = "bilinear",
     reshape: Reshape | None = None,
-    batch_size: int | None = None,
 ) -> Tensor:
-    r"""Maps weighed by the score of the input seen through each of them; no gradient needed.
+    r"""Every number of the maps times its own gradient, summed over channels.
 
-    $$H^k = \frac{u(A^k) - \min}{\max - \min}, \quad
-      w_k = \mathrm{softmax}_k\, f_t(x \odot H^k), \quad
-      L = \mathrm{ReLU}\Big(\sum_k w_k A^k\Big)$$
+    $$L = \mathrm{ReLU}\Big(\sum_k \frac{\partial f_t}{\partial A^k} \odot A^k\Big)$$
 
-    $u$ stretches a map to the size of `x`. The paper subtracts the score of a baseline first,
-    which the softmax cancels. A constant map hides everything, and is evaluated once.
+    Where the layer is followed by one linear map (flattened, or averaged) the sum over all places,
+    before the ReLU, is the score without its bias: then this says what the network adds up, which
+    Grad-CAM's mean over places blurs. Behind global average pooling it is CAM divided by h w.
 
     Args:
-        model: an `nn.Module` with convolutions.
+        model: an `nn.Module` on pictures, with convolutions or patches.
         x: (N, C, H, W) floats.
         target: class index, (N,) class indices, or None for a single-output model.
-        layer: dotted name of the layer whose maps are weighed; one forward pass per channel.
+        layer: dotted name of the layer whose maps are weighed.
         relu: keep only evidence for the class; False gives signed maps.
-        upsample: stretch the result to the size of `x`; False gives the layer's own size.
-        interpolation: "bilinear" or "nearest", for the masks and the result.
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
-        batch_size: masked inputs evaluated at once; None measures.
+        upsample: stretch the maps to the size of `x`; False gives the layer's own size.
+        interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
 
     Returns:
-        (N, 1, H, W), in units of the layer's activation: the weights are shares.
+        (N, 1, H, W), in units of the score.
 
     Raises:
         TypeError, ValueError: as for `grad_cam`.
 
-    Reference: Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu (2020), Score-CAM: Score-Weighted
-        Visual Explanations for Convolutional Neural Networks.
-    Elsewhere: pytorch-grad-cam `ScoreCAM`.
+    Reference: Draelos, Carin (2020), Use HiResCAM instead of Grad-CAM for faithful explanations of
+        convolutional neural networks.
+    Elsewhere: pytorch-grad-cam `HiResCAM`; captum `LayerGradientXActivation`, summed over channels.
 
-    >>> net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 1))
-    >>> x = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]]]])
-    >>> torch.equal(score_cam(net, x, 0, layer="0"), x)  # one channel: weight 1
-    True
+    >>> net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    >>> _ = net[2].weight.data.copy_(torch.tensor([[1.0, 2.0, -3.0, -4.0]]))
+    >>> hires_cam(net, torch.tensor([[[[1.0, 1.0], [1.0, -1.0]]]]), 0, layer="0", relu=False)
+    tensor([[[[ 1.,  2.],
+              [-3.,  4.]]]])
     """
-    check_input(model, x)
-    with frozen(model), torch.no_grad():
-        with capture(model, layer) as kept:
-            scores_of(model, x, target)
-        check_company(model, x)
-        (maps,) = _as_maps(model, x, layer, reshape, output_of(kept, layer, len(x)))
-        weights = [
-            _channel_scores(model, row, channels, t, interpolation, batch_size).softmax(0)
-            for row, channels, t in zip(x, maps, split_target(target, len(x)), strict=True)
-        ]
-    heat = _weighted(torch.stack(weights), maps)
-    return _sized(heat.relu() if relu else heat, x, upsample, interpolation)
+    maps, gradients = maps_and_gradients(model, x, target, layer, reshape)
+    heat = (gradients * maps).sum(1, keepdim=True)
+    return sized(heat.relu() if relu else heat, x, upsample, interpolation)
+
+
+@method("gradient", "layer", title="XGrad-CAM")
+def xgrad_cam(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    layer: str,
+    relu: bool = True,
+    upsample: bool = True,
+    interpolation: str = "bilinear",
+    reshape: Reshape | None = None,
+) -> Tensor:
+    r"""Grad-CAM whose mean of the gradients counts a place as much as the map is active there.
+
+    $$w_k = \sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}} \frac{\partial f_t}{\partial A^k_{ij}},
+      \qquad L = \mathrm{ReLU}\Big(\sum_k w_k A^k\Big)$$
+
+    and $w_k = 0$ for a map whose sum is 0. Before the ReLU the map's sum is that of HiResCAM: the
+    score, behind a linear head. The paper's maps are behind a ReLU; where a map has both signs, as
+    tokens have, its sum may be close to 0 and its weight large.
+
+    Args:
+        model: an `nn.Module` on pictures, with convolutions or patches.
+        x: (N, C, H, W) floats.
+        target: class index, (N,) class indices, or None for a single-output model.
+        layer: dotted name of the layer whose maps are weighed.
+        relu: keep only evidence for the class; False gives signed maps.
+        upsample: stretch the maps to the size of `x`; False gives the layer's own size.
+        interpolation: "bilinear" or "nearest".
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
+
+    Returns:
+        (N, 1, H, W), in units of the score.
+
+    Raises:
+        TypeError, ValueError: as for `grad_cam`.
+
+    Reference: Fu, Hu, Dong, Guo, Gao, Li (2020), Axiom-based Grad-CAM: Towards Accurate
+        Visualization and Explanation of CNNs.
+    Elsewhere: pytorch-grad-cam `XGradCAM`, which adds 1e-7 to every sum.
+
+    >>> net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    >>> _ = net[2].weight.data.copy_(torch.tensor([[8.0, 0.0, 0.0, 4.0]]))
+    >>> x = torch.tensor([[[[1.0, 1.0], [0.0, 2.0]]]])  # 1/4 of 8 and 2/4 of 4: weight 4
+    >>> xgrad_cam(net, x, 0, layer="0")
+    tensor([[[[4., 4.],
+              [0., 8.]]]])
+    """
+    maps, gradients = maps_and_gradients(model, x, target, layer, reshape)
+    total = maps.flatten(2).sum(2)
+    found = (maps * gradients).flatten(2).sum(2)
+    weights = torch.where(total == 0, 0, found / torch.where(total == 0, 1, total))
+    heat = weighted(weights, maps)
+    return sized(heat.relu() if relu else heat, x, upsample, interpolation)
 
 
 @method("gradient", "layer", "relu", title="guided Grad-CAM", units="none: a product of two")
@@ -336,8 +385,8 @@ def guided_grad_cam(
         target: class index, (N,) class indices, or None for a single-output model.
         layer: dotted name of Grad-CAM's layer.
         interpolation: "bilinear" or "nearest".
-        reshape: lays the layer's output out as maps (N, K, h, w), where it gives tokens; it may
-            move and leave out numbers, not compute. None: maps, channels first or last.
+        reshape: lays the layer's output out as maps (N, K, h, w) by hand; it may move and leave
+            out numbers, not compute. None: maps, or tokens whose patches are known.
 
     Returns:
         The shape of `x`; a product of two units, so only its pattern means something.
@@ -358,41 +407,6 @@ def guided_grad_cam(
     )
 
 
-def _maps_and_gradients(
-    model: nn.Module, x: Tensor, target: Target, layer: str, reshape: Reshape | None
-) -> tuple[Tensor, Tensor]:
-    """Return the layer's maps $A$ and $\\partial f_t / \\partial A$, both (N, K, h, w)."""
-    check_input(model, x)
-    with frozen(model), gradients_on():
-        found = layer_gradient(model, x.detach(), target, layer)
-    maps, gradients = _as_maps(model, x, layer, reshape, *found)
-    return maps, gradients
-
-
-def _as_maps(
-    model: nn.Module, x: Tensor, layer: str, reshape: Reshape | None, *outputs: Tensor
-) -> list[Tensor]:
-    """Return a layer's outputs as maps (N, K, h, w), refusing what says nothing about where."""
-    came = tuple(outputs[0].shape)
-    if len(came) < 3:
-        raise ValueError(
-            f"layer {layer!r} gives {came}, which has no positions: take an earlier one"
-        )
-    if reshape is not None:
-        maps = [reshape(one) for one in outputs]
-    else:
-        axis = units_axis(model, layer, x)
-        maps = [one.movedim(axis, 1) for one in outputs]
-    if maps[0].ndim != x.ndim or len(maps[0]) != len(x):
-        what = "" if reshape is None else f", which reshape makes {tuple(maps[0].shape)}"
-        raise ValueError(
-            f"layer {layer!r} gives {came}{what}: no maps over x {tuple(x.shape)}. Tokens are laid "
-            "out by reshape=, for instance `lambda t: t[:, 1:].mT.unflatten(2, (14, 14))` for a "
-            "class token before 14 x 14 patches"
-        )
-    return maps
-
-
 def _linear(model: nn.Module, name: str | None) -> nn.Linear:
     """Return the classifier of that name, or the model's last linear layer."""
     if name is not None:
@@ -405,55 +419,6 @@ def _linear(model: nn.Module, name: str | None) -> nn.Linear:
     if not linears:
         raise ValueError("the model has no nn.Linear to take class weights from; use grad_cam")
     return linears[-1]
-
-
-def _spread(weights: Tensor, maps: Tensor) -> Tensor:
-    """Give (N, K) weights one dimension of length 1 per dimension of positions."""
-    return weights.reshape(*weights.shape, *(1,) * (maps.ndim - 2))
-
-
-def _weighted(weights: Tensor, maps: Tensor) -> Tensor:
-    """Return the weighted sum of maps over channels, (N, 1, h, w)."""
-    return (_spread(weights, maps) * maps).sum(1, keepdim=True)
-
-
-def _sized(heat: Tensor, x: Tensor, upsample: bool, interpolation: str) -> Tensor:
-    """Return maps stretched to the size of `x`, if that is wanted."""
-    return (_stretched(heat, x, interpolation) if upsample else heat).detach()
-
-
-def _stretched(maps: Tensor, x: Tensor, interpolation: str) -> Tensor:
-    """Interpolate (N, K, h, w) to the height and width of (N, C, H, W)."""
-    if interpolation not in ("bilinear", "nearest"):
-        raise ValueError(f"interpolation must be 'bilinear' or 'nearest', got {interpolation!r}")
-    if maps.ndim != x.ndim:
-        raise ValueError(f"maps {tuple(maps.shape)} cannot be laid over x {tuple(x.shape)}")
-    if interpolation == "nearest":
-        return F.interpolate(maps, size=x.shape[2:], mode="nearest")
-    return F.interpolate(maps, size=x.shape[2:], mode=_MODES[x.ndim - 2], align_corners=False)
-
-
-def _channel_scores(
-    model: nn.Module,
-    row: Tensor,
-    channels: Tensor,
-    target: int | None,
-    interpolation: str,
-    batch_size: int | None,
-) -> Tensor:
-    """Return the score of one input seen through each of its (K, h, w) maps, (K,)."""
-
-    def seen_through(small: Tensor) -> Tensor:
-        large = _stretched(small[:, None], row[None], interpolation)
-        positions = tuple(range(1, large.ndim))
-        low, high = large.amin(positions, keepdim=True), large.amax(positions, keepdim=True)
-        masks = torch.where(high > low, (large - low) / (high - low), 0)
-        return scores_of(model, row * masks, target)
-
-    with channels_last(model, len(channels)):
-        return batched(
-            seen_through, channels, batch_size=batch_size, owner=model, row_bytes=row.nbytes
-        )
 
 
 make_callable(__name__)

@@ -84,6 +84,8 @@ def capture(
         def keep(module: nn.Module, inputs: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise TypeError(f"layer {name!r} returns {type(output).__name__}, not one tensor")
+            if leaf and not output.is_floating_point():
+                raise TypeError(f"layer {name!r} gives {output.dtype}: it has no gradient")
             if name in kept:
                 raise ValueError(f"layer {name!r} ran more than once in one forward pass")
             kept[name] = output.detach().requires_grad_() if leaf else output
@@ -299,16 +301,21 @@ def units_axis(model: nn.Module, layer: str, x: Tensor) -> int:
     2
     """
     find_layer(model, layer)
-    runs = [one for one in _layouts(model, x, until=layer) if one.name == layer]
-    if not runs:
+    return axis_in(layouts(model, x, until=layer), layer)
+
+
+def axis_in(runs: Sequence[Ran], layer: str) -> int:
+    """Return the axis that holds a layer's units among modules that ran, as `units_axis` does."""
+    mine = [one for one in runs if one.name == layer]
+    if not mine:
         raise ValueError(f"layer {layer!r} did not run in this forward pass")
-    if runs[0].axis is None:
-        shape = ("N", *runs[0].shape)
+    if mine[0].axis is None:
+        shape = ("N", *mine[0].shape)
         raise ValueError(
             f"layer {layer!r} gives ({', '.join(map(str, shape))}), and nothing tells which axis "
             "holds its channels (attention weights have none): take another layer"
         )
-    return runs[0].axis
+    return mine[0].axis
 
 
 def last_maps(model: nn.Module, x: Tensor) -> str | None:
@@ -325,7 +332,7 @@ def last_maps(model: nn.Module, x: Tensor) -> str | None:
     """
     if x.ndim < 3 or isinstance(model, torch.jit.ScriptModule):
         return None
-    runs = _layouts(model, x)
+    runs = layouts(model, x)
     names = [one.name for one in runs]
     for one in reversed(runs):
         maps = one.axis == 1 and len(one.shape) == x.ndim - 1
@@ -345,7 +352,7 @@ class _Reached(Exception):
     """The layer has answered; the rest of the network is not needed."""
 
 
-def _layouts(model: nn.Module, x: Tensor, *, until: str | None = None) -> list[Ran]:
+def layouts(model: nn.Module, x: Tensor, *, until: str | None = None) -> list[Ran]:
     """Run one row, and return every module that gave a tensor, in the order in which they ended.
 
     What comes behind the layer `until` is not computed.
@@ -404,7 +411,7 @@ def _sums_to_one(module: nn.Module, output: Tensor) -> bool:
     """Tell whether an output is attention weights: shares of all tokens, for every token."""
     if isinstance(module, (nn.Softmax, nn.Softmax2d)):
         return True
-    if output.ndim < 4 or output.shape[-1] != output.shape[-2]:
+    if output.ndim < 3 or output.shape[-1] != output.shape[-2]:
         return False
     one = output.new_ones(())
     first = output[(0,) * (output.ndim - 1)]  # a look at one line spares most maps the rest

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from xailab.core.checks import check_input
 from xailab.core.folding import predictor
-from xailab.core.layers import last_maps
 from xailab.core.outputs import as_array, logits_of
 from xailab.core.scores import scores_of, select
 from xailab.core.state import alone, frozen
+from xailab.core.tokens import last_layer, layout_of
 
 PICTURE = frozenset({"picture"})
 _KINDS = {2: "table", 3: "sequence", 4: "picture", 5: "volume"}
@@ -63,10 +63,14 @@ class Subject:
 
     @cached_property
     def layer(self) -> str | None:
-        """The last layer with positions; None where there is none, or none that is known to be."""
+        """The last layer with positions that its answer depends on; None where none is known."""
         if self.framework == "keras":
             return _last_keras_maps(self.model)
-        return last_maps(self.model, self.x) if self.framework == "torch" else None
+        return last_layer(self.model, self.x) if self.framework == "torch" else None
+
+    def laid_out(self, layer: str) -> str:
+        """Say how the tokens of a layer are laid out, as in "14 x 14 tokens"; "" for maps."""
+        return str(layout_of(self.model, layer, self.x)) if self.framework == "torch" else ""
 
     # -- all frameworks alike: tensors, channels first
 
@@ -250,7 +254,9 @@ def _check_reads(model: Any) -> None:
         TypeError: with the line that makes a network on words of it.
     """
     name, parts = type(model).__name__, "model, tokenizer"
-    if isinstance(model, nn.Module) and not (hasattr(model, "encode") and hasattr(model, "embed")):
+    if isinstance(model, nn.Module):
+        if hasattr(model, "encode") and hasattr(model, "embed"):
+            return
         why = f"{name} takes no texts"
     elif isinstance(model, (tuple, list)):
         why = f"a {name} is no model"

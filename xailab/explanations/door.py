@@ -171,7 +171,14 @@ def _explained(
         known.get("layer"),
         card.units_for(of),
         names,
+        _tokens(card, of, known),
     )
+
+
+def _tokens(card: Card, of: Subject, options: Mapping[str, Any]) -> str:
+    """Say how a method laid out the tokens of its layer, where it was not told."""
+    told = options.get("reshape") is not None or options.get("layer") is None
+    return "" if told or "layer" not in card.needs else of.laid_out(options["layer"])
 
 
 def _gap(

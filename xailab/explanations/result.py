@@ -36,6 +36,7 @@ class Explanation:
         layer: the layer that it explains through, where it needs one.
         units: of the attribution.
         names: of the numbers of each row, where they are words of a text.
+        tokens: how the layer's tokens were laid out as maps, as in "14 x 14 tokens"; "" for maps.
     """
 
     name: str
@@ -47,13 +48,19 @@ class Explanation:
     layer: str | None = None
     units: str = "score"
     names: list[list[str]] | None = None
+    tokens: str = ""
+
+    @property
+    def place(self) -> str | None:
+        """The layer that it explains through, and how its tokens were laid out."""
+        return f"{self.layer}, {self.tokens}" if self.tokens else self.layer
 
     @property
     def heading(self) -> str:
         """Its title, with its layer, or with units that are not the score's."""
         if self.units in _RAW:
             return f"{self.title} ({self.units})"
-        return f"{self.title} at {self.layer}" if self.layer else self.title
+        return f"{self.title} at {self.place}" if self.layer else self.title
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +143,7 @@ class Explanations:
         columns = {
             "seconds": [item.seconds for item in self.items],
             "rows": [item.rows for item in self.items],
-            "layer": [item.layer for item in self.items],
+            "layer": [item.place for item in self.items],
             "units": [item.units for item in self.items],
             "completeness gap": pd.array(gaps, dtype="Float64").to_numpy(float, na_value=np.nan),
         }
