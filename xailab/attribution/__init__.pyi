@@ -4,6 +4,7 @@ from . import cam as cam
 from . import cam_keras as cam_keras
 from . import deeplift as deeplift
 from . import families as families
+from . import games as games
 from . import lime as lime
 from . import occlusion as occlusion
 from . import paths as paths
@@ -11,6 +12,7 @@ from . import relevance as relevance
 from . import saliency as saliency
 from . import sequences as sequences
 from . import shapley as shapley
+from . import trees as trees
 from .adapters import Answer as Answer
 from .adapters import register as register
 from .attention import GradientRollout as GradientRollout
@@ -27,6 +29,11 @@ from .cam import score_cam as score_cam
 from .deeplift import deep_lift as deep_lift
 from .deeplift import deep_shap as deep_shap
 from .families import register_all as register_all
+from .games import halves as halves
+from .games import owen_of_game as owen_of_game
+from .games import owen_values as owen_values
+from .games import shapley_interactions as shapley_interactions
+from .games import shapley_of_game as shapley_of_game
 from .lime import Fit as Fit
 from .lime import WordWeights as WordWeights
 from .lime import lime_fit as lime_fit
@@ -57,10 +64,15 @@ from .sequences import check_text_model as check_text_model
 from .sequences import token_attributions as token_attributions
 from .shapley import kernel_shap as kernel_shap
 from .shapley import linear_shap as linear_shap
-from .shapley import path_attribution as path_attribution
 from .shapley import permutation_shap as permutation_shap
-from .shapley import shapley_interactions as shapley_interactions
 from .shapley import shapley_kernel_weights as shapley_kernel_weights
-from .shapley import shapley_of_game as shapley_of_game
 from .shapley import shapley_values as shapley_values
-from .shapley import tree_shap as tree_shap
+from .trees import Tree as Tree
+from .trees import Trees as Trees
+from .trees import path_attribution as path_attribution
+from .trees import read_trees as read_trees
+from .trees import tree_answers as tree_answers
+from .trees import tree_shap as tree_shap
+from .trees import tree_shap_by_hand as tree_shap_by_hand
+from .trees import tree_start as tree_start
+from .trees import why_no_trees as why_no_trees

@@ -1,6 +1,6 @@
 """Explanations that walk from "nothing" to the input and add up the gradients on the way.
 
-Lesson 07 teaches this file. Gradients at the input alone miss what has saturated before; the sum
+Lesson `integrated_gradients` teaches this file. Gradients at the input alone miss what has saturated before; the sum
 along a path does not, and it adds up to the change of the score (completeness).
 """
 
@@ -266,7 +266,7 @@ def neuron_conductance(
             scores = scores_of(model, leaf, t)
         output = output_of(kept, layer, len(leaf))
         above = gradients_of(scores, output, name=f"layer {layer!r}")
-        number: Any = (slice(None), *check_place(layer, place, output))
+        number: Any = (slice(None), *_check_place(layer, place, output))
         return gradients_of(above[number] * output[number], leaf)
 
     way = x - start
@@ -282,23 +282,6 @@ def neuron_conductance(
         batch_size=batch_size,
         slope=through,
     )
-
-
-def check_place(layer: str, place: tuple[int, ...], output: Tensor) -> tuple[int, ...]:
-    """Return the place of a unit in a row of a layer's output, if there is such a place.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: another number of axes, or out of range.
-
-    >>> check_place("conv", (1, 0, 2), torch.zeros(1, 4, 3, 3))
-    (1, 0, 2)
-    """
-    sides = tuple(output.shape[1:])
-    if len(place) != len(sides):
-        raise ValueError(f"layer {layer!r} gives {sides} a row: unit must say a place, got {place}")
-    pairs = zip(place, sides, strict=True)
-    return tuple(check_index(f"layer {layer!r}: unit", one, side) for one, side in pairs)
 
 
 def completeness_gap(
@@ -379,3 +362,12 @@ def _draws(model: Model, x: Tensor, background: Tensor, n: int, seed: int) -> tu
     within = torch.rand(n, generator=generator, dtype=torch.float64)
     points = (torch.arange(n) + within) / n
     return background.detach()[chosen.to(x.device)], points
+
+
+def _check_place(layer: str, place: tuple[int, ...], output: Tensor) -> tuple[int, ...]:
+    """Return the place of a unit in a row of a layer's output, if there is such a place."""
+    sides = tuple(output.shape[1:])
+    if len(place) != len(sides):
+        raise ValueError(f"layer {layer!r} gives {sides} a row: unit must say a place, got {place}")
+    pairs = zip(place, sides, strict=True)
+    return tuple(check_index(f"layer {layer!r}: unit", one, side) for one, side in pairs)

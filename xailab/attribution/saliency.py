@@ -1,6 +1,6 @@
 """Explanations out of one backward pass: which way does the score move when a pixel moves?
 
-Lesson 06 teaches this file. All functions take `(model, x, target)` and give one number per input
+Lesson `saliency` teaches this file. All functions take `(model, x, target)` and give one number per input
 number, in units of score per unit of input (`input_x_gradient`: in units of the score).
 """
 
@@ -15,6 +15,7 @@ from torch.autograd.function import BackwardCFunction
 from xailab.core.callable_module import make_callable
 from xailab.core.checks import Model, Target, check_input, check_positive
 from xailab.core.layers import replaced
+from xailab.core.noise import noisy_copies
 from xailab.core.parts import at_layer
 from xailab.core.registry import method
 from xailab.core.scores import (
@@ -225,38 +226,19 @@ def smoothgrad(
     True
     """
     x = check_input(model, x).detach()
-    n = _check_noise(noise, n_samples)
+    n = check_positive("n_samples", n_samples)
     at = None if layer is None else at_layer(model, x, layer, target, batch_size=batch_size)
     values = x if at is None else at.outputs
-    draws, sigma = _noise_for(values, noise, n, seed)
-
-    def noisy(rows: Tensor, numbers: Tensor) -> Tensor:
-        return values[rows] + sigma[rows] * draws[numbers]
-
     return summed_gradients(
         model,
         values,
         target,
         n,
-        noisy,
+        noisy_copies(values, noise, n, seed),
         lambda rows, numbers: 1 / n,
         batch_size=batch_size,
         slope=None if at is None else at.slope,
     )
-
-
-def _check_noise(noise: float, n_samples: int) -> int:
-    if not noise >= 0:
-        raise ValueError(f"noise must be at least 0, got {noise}")
-    return check_positive("n_samples", n_samples)
-
-
-def _noise_for(x: Tensor, noise: float, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return n draws in the shape of a row, and the noise of every row, which broadcasts to x."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn((n, *x.shape[1:]), generator=generator, dtype=x.dtype).to(x.device)
-    flat = x.flatten(1)
-    return draws, noise * (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class _Guided(torch.autograd.Function):

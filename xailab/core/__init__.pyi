@@ -1,12 +1,18 @@
+from . import asking as asking
 from . import batching as batching
+from . import black_boxes as black_boxes
 from . import callable_module as callable_module
 from . import channels_last as channels_last
 from . import checks as checks
+from . import coalitions as coalitions
 from . import company as company
 from . import files as files
 from . import folding as folding
 from . import layers as layers
+from . import operations as operations
 from . import outputs as outputs
+from . import parts as parts
+from . import places as places
 from . import quadrature as quadrature
 from . import registry as registry
 from . import rgb as rgb
@@ -15,6 +21,7 @@ from . import state as state
 from . import stderr as stderr
 from . import subjects as subjects
 from . import tables as tables
+from . import tokens as tokens
 from . import words as words
 from .batching import batched as batched
 from .folding import folded as folded

@@ -146,8 +146,8 @@ class Card:
             return "it lays maps over x with channels first: let the model take x.movedim(1, -1)"
         if "layer" in self.needs and not (options.get("layer") or of.layer):
             return (
-                "no layer is known to hold maps (an MLP and tokens have none): say layer= and, "
-                "for tokens, reshape="
+                "no layer is known to hold maps (an MLP has none, and it must be known which patch "
+                "a token stands for): say layer= and, for tokens, reshape="
             )
         given = options.get("background") is not None or of.background is not None
         if "background" in self.needs and (self.takes == "model" or of.kind == "table"):
@@ -265,7 +265,9 @@ def _found(name: str | None, wanted: Any) -> Card:
     if not callable(wanted):
         raise TypeError(f"a method is a name or a function, got {type(wanted).__name__}")
     wanted = inspect.unwrap(wanted)  # a module that is called as its function
+    own = getattr(wanted, "card", None)  # of a method made of another, as by `smooth`
     listed = next((one for one in METHODS.values() if one.function is wanted), None)
+    listed = own if isinstance(own, Card) else listed
     own_name = name or str(getattr(wanted, "__name__", type(wanted).__name__))
     if listed is None:
         return Card(own_name, wanted)
