@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-_FAMILIES = ("saliency", "paths", "relevance", "cam", "occlusion", "shapley")
+_FAMILIES = ("saliency", "paths", "relevance", "cam", "occlusion", "games", "shapley")
 
 
 def register_all() -> None:
