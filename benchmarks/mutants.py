@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
@@ -194,11 +194,14 @@ def sample(source: str, n: int, seed: int) -> list[Mutant]:
     return every[:n]
 
 
-def run(module: str, n: int, seed: int, skip: int = 0, line: int | None = None) -> None:
+def run(
+    module: str, n: int, seed: int, skip: int = 0, line: int | None = None, also: Sequence[str] = ()
+) -> None:
     """Print which of n mutants of a module its tests notice."""
-    tests, source = tests_of(module), (ROOT / module).read_text()
+    tests, source = [*tests_of(module), *also], (ROOT / module).read_text()
     drawn = sample(source, n, seed)[skip:]
-    preload(tests[1])
+    for one in tests[1:]:
+        preload(one)
     if line is not None:
         drawn = [one for one in mutants(source) if one[0] == line]
     with tempfile.TemporaryDirectory() as name:
@@ -234,12 +237,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip", type=int, default=0, help="leave out the first of the sample")
     parser.add_argument("--line", type=int, help="all mutants of one line in place of a sample")
+    parser.add_argument("--also", nargs="+", default=(), help="tests beside the module's own")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     # the package comes from the copy, so none of it may be loaded before, and not the installed one
     sys.path[:] = [one for one in sys.path if Path(one or ".").resolve() != ROOT]
     for module in given.modules:
-        run(module, given.n, given.seed, given.skip, given.line)
+        run(module, given.n, given.seed, given.skip, given.line, given.also)
 
 
 if __name__ == "__main__":

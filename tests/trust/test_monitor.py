@@ -60,7 +60,7 @@ def test_drift_is_seen_within_a_few_batches(shift: float, window: int, within: i
 
 
 def test_the_promise_on_real_digits() -> None:
-    """Lesson 24: few false alarms at a promise of 2 %; costly drifts are seen within 2 batches."""
+    """Lesson `faults`: few false alarms at a promise of 2 %; costly drifts are seen within 2 batches."""
     data, model = load("mnist5k"), digit_cnn()
     digits = torch.tensor(data.images[~data.extra["train"], None] / 255).float()
     calm = []
@@ -139,6 +139,7 @@ def test_nothing_is_left_behind() -> None:
         ({"layers": []}, ValueError, "list of names"),
         ({"layers": "relu2"}, ValueError, "list of names, got 'relu2'"),
         ({"false_alarms": 0.0}, ValueError, "false_alarms"),
+        ({"false_alarms": 1.0}, ValueError, "false_alarms"),
         ({"window": 0}, ValueError, "window"),
         ({"slack": 0.5}, ValueError, "slack"),
     ],
