@@ -48,7 +48,7 @@ def test_asked_for_a_neighbor_it_points_elsewhere(model, mosaics):
 
 
 def test_dropping_the_weights_against_a_class_costs_most_of_it(model, mosaics):
-    """What lesson 08 says of LayerCAM on a network that ends in averages."""
+    """What lesson `cam` says of LayerCAM on a network that ends in averages."""
     mass = relevance_mass_accuracy(
         maps_of(layer_cam, model, mosaics, mosaics.target), mosaics.truth
     ).mean()

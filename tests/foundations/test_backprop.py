@@ -27,7 +27,7 @@ W2, B2 = [[2.0, 1.0, -1.0], [1.0, -1.0, 1.0]], [0.0, 2.0]
 
 
 def paper_net():
-    """The 2-3-2 network of lesson 01, whose numbers fit on a sheet of paper."""
+    """The 2-3-2 network of lesson `backprop`, whose numbers fit on a sheet of paper."""
     net = MLP([2, 3, 2])
     for parameter, value in zip(net.parameters(), [W1, B1, W2, B2], strict=True):
         parameter[...] = value

@@ -1,4 +1,4 @@
-"""The students are what their card and lesson 20 say, with a margin."""
+"""The students are what their card and lesson `distillation` say, with a margin."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What lesson 24 says of faults in the digit network that one method alone does not show."""
+"""What lesson `faults` says of faults in the digit network that one method alone does not show."""
 
 from tests.held_out import answers, digits
 from xailab.attribution.cam import grad_cam

@@ -13,7 +13,7 @@ X = [1.0, 2.0]
 
 @pytest.fixture
 def net():
-    """The 2-3-2 network of lesson 01."""
+    """The 2-3-2 network of lesson `backprop`."""
     net = MLP([2, 3, 2])
     by_hand = [[[1, -1], [0.5, 0.5], [2, -0.5]], [0, 0.5, 0], [[2, 1, -1], [1, -1, 1]], [0, 2]]
     for parameter, value in zip(net.parameters(), by_hand, strict=True):

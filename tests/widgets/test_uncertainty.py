@@ -64,7 +64,7 @@ def test_the_methods_are_the_packages(noise):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("noise", models.MOON_NOISES)
 def test_ignorance_grows_away_from_the_points_and_noise_does_not(method, noise):
-    """The figure that lesson 22 promises, for all that can be chosen.
+    """The figure that lesson `uncertainty` promises, for all that can be chosen.
 
     With a noise of .1 there is hardly any to begin with: the ensemble has .0066 at the points.
     """

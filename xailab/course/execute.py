@@ -1,5 +1,6 @@
-"""Running a lesson in a fresh kernel, without network, and measuring it."""
+"""Running a lesson in a fresh kernel, without network; measuring it, noting what it reads."""
 
+import ast
 import os
 import re
 import tempfile
@@ -18,8 +19,10 @@ from xailab.core.callable_module import make_callable
 from xailab.course import offline
 from xailab.course.lesson import Lesson
 from xailab.course.normalize import clean_outputs
+from xailab.course.runs import Run
 
 _PEAK = "__import__('xailab.course.memory', fromlist=['peak_mb']).peak_mb()"
+_RUNS = "__import__('xailab.course.runs', fromlist=['watch'])"
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,8 +30,10 @@ class BuildError(Exception):
     """A lesson that cannot be built: which, where, why."""
 
 
-def execute(lesson: Lesson, root: Path, on_cell: Callable[[], None] = lambda: None) -> NotebookNode:
-    """Return the solution with outputs; seconds and peak memory stand in its metadata.
+def execute(
+    lesson: Lesson, root: Path, on_cell: Callable[[], None] = lambda: None
+) -> tuple[NotebookNode, Run]:
+    """Return the solution with outputs, and the seconds, memory and files that it took.
 
     Args:
         lesson: the lesson to run; strict, so a wrong model answer fails.
@@ -53,13 +58,16 @@ def execute(lesson: Lesson, root: Path, on_cell: Callable[[], None] = lambda: No
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
     with tempfile.TemporaryDirectory() as own, client.setup_kernel(env=environment(Path(own))):
+        run_sync(_ask)(client, f"{_RUNS}.watch()")
         start = time.perf_counter()
         for index in range(len(notebook.cells)):
             _run_cell(client, index, lesson)
             on_cell()
         seconds = time.perf_counter() - start
-        peak = run_sync(_ask)(client, _PEAK)
-    return _finished(notebook, lesson, root, seconds=round(seconds, 1), peak_mb=int(peak))
+        peak = int(run_sync(_ask)(client, _PEAK))
+        read = ast.literal_eval(run_sync(_ask)(client, f"{_RUNS}.reached({str(root)!r})"))
+    run = Run.of(read, root, seconds=round(seconds, 1), peak_mb=peak)
+    return _finished(notebook, lesson, root), run
 
 
 def environment(own: Path) -> dict[str, str]:
@@ -102,11 +110,8 @@ async def _ask(client: NotebookClient, expression: str) -> str:
     return str(reply["content"]["user_expressions"]["it"]["data"]["text/plain"])
 
 
-def _finished(
-    notebook: NotebookNode, lesson: Lesson, root: Path, **measured: float
-) -> NotebookNode:
+def _finished(notebook: NotebookNode, lesson: Lesson, root: Path) -> NotebookNode:
     notebook.metadata = lesson.solution().metadata  # without what the kernel said of itself
-    notebook.metadata.xailab.update(measured)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -7,17 +7,17 @@ from typing import Any
 
 from xailab.core.files import write_atomically
 from xailab.course.lesson import Lesson
+from xailab.course.runs import Run
 
 BEGIN, END = "<!-- lessons:begin -->", "<!-- lessons:end -->"
-MEASURED = ("seconds", "peak_mb")
 _TAG = "readme-"  # a cell tagged "readme-cat" makes docs/pictures/cat.png
 
 
-def problems(lessons: list[Path], root: Path, *, write: bool) -> list[str]:
+def problems(lessons: list[Lesson], root: Path, *, write: bool) -> list[str]:
     """Compare the README with the lessons, or renew what it takes from them.
 
     Args:
-        lessons: the sources of all lessons.
+        lessons: all lessons.
         root: the folder of the course; without a README there is nothing to do.
         write: renew; otherwise only tell what is old.
 
@@ -40,7 +40,7 @@ def problems(lessons: list[Path], root: Path, *, write: bool) -> list[str]:
     return [f"{path.relative_to(root)} is old: run `xailab build`" for path in old]
 
 
-def _with_table(text: str, lessons: list[Path], root: Path) -> str:
+def _with_table(text: str, lessons: list[Lesson], root: Path) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -48,24 +48,41 @@ def _with_table(text: str, lessons: list[Path], root: Path) -> str:
     return f"{before}{BEGIN}\n{table(lessons, root)}\n{END}{after}"
 
 
-def table(lessons: list[Path], root: Path) -> str:
-    """Return the table of lessons in Markdown; measured facts are the stored ones.
+def table(lessons: list[Lesson], root: Path) -> str:
+    """Return the table of lessons in Markdown, their times together, and what is planned.
 
     Raises:
-        ValueError: the opening of a lesson lacks its title, question or time.
+        ValueError: the opening of a lesson lacks its title or question.
     """
-    rows = [_row(Lesson.read(path), measured(path, root)) for path in lessons]
-    head = "| | Lesson | Question | Read and do | Run | Memory |\n|---|---|---|---|---|---|"
-    return "\n".join([head, *rows])
+    rows = [_row(lesson, Run.read(root, lesson.name)) for lesson in lessons]
+    head = "| | Lesson | Question | Core | Deeper | Run | Memory |\n|---|---|---|---|---|---|---|"
+    return "\n".join([head, *rows, "", _times(lessons), *_planned(lessons)])
 
 
-def measured(lesson: Path, root: Path) -> dict[str, Any]:
-    """Return `seconds`, `peak_mb` and `source_sha256` of a built lesson; empty when not built."""
-    facts = _solution(lesson, root).get("metadata", {}).get("xailab", {})
-    return facts if all(key in facts for key in MEASURED) else {}
+def _row(lesson: Lesson, run: Run | None) -> str:
+    took = f"{run.seconds:.0f} s | {run.peak_mb} MB" if run else "- | -"
+    deeper = f"{lesson.deeper_minutes} min" if lesson.deeper_minutes else "-"
+    return (
+        f"| {lesson.entry.number:02} | [{lesson.title}](notebooks/{lesson.stem}.ipynb) "
+        f"([solution](solutions/{lesson.stem}.ipynb)) | {lesson.question} "
+        f"| {lesson.core_minutes} min | {deeper} | {took} |"
+    )
 
 
-def pictures(lessons: list[Path], root: Path) -> dict[Path, bytes]:
+def _times(lessons: list[Lesson]) -> str:
+    core = sum(lesson.core_minutes for lesson in lessons) / 60
+    deeper = sum(lesson.deeper_minutes for lesson in lessons) / 60
+    more = f", the deeper sections {deeper:.0f} more" if deeper else ""
+    return f"Text, code and exercises of the cores take {core:.0f} hours together{more}."
+
+
+def _planned(lessons: list[Lesson]) -> list[str]:
+    planned = [each for each in lessons[0].course.entries if each.planned]
+    listed = ", ".join(f"{each.number:02} {each.title}" for each in planned)
+    return ["", f"Planned, not written yet: {listed}."] if planned else []
+
+
+def pictures(lessons: list[Lesson], root: Path) -> dict[Path, bytes]:
     """Return the pictures of the README, by path: each the output of a cell tagged for it."""
     return {
         root / "docs" / "pictures" / f"{tag.removeprefix(_TAG)}.png": b64decode(data["image/png"])
@@ -78,15 +95,6 @@ def pictures(lessons: list[Path], root: Path) -> dict[Path, bytes]:
     }
 
 
-def _solution(lesson: Path, root: Path) -> dict[str, Any]:
+def _solution(lesson: Lesson, root: Path) -> dict[str, Any]:
     stored = root / "solutions" / f"{lesson.stem}.ipynb"
     return json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
-
-
-def _row(lesson: Lesson, facts: dict[str, Any]) -> str:
-    run = f"{facts['seconds']:.0f} s | {facts['peak_mb']} MB" if facts else "- | -"
-    return (
-        f"| {lesson.number} | [{lesson.title}](notebooks/{lesson.name}.ipynb) "
-        f"([solution](solutions/{lesson.name}.ipynb)) | {lesson.question} "
-        f"| {lesson.reading_minutes} min | {run} |"
-    )

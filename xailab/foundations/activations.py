@@ -3,7 +3,7 @@
 A unit is a neuron of a dense layer (N, K), or a channel of a convolution (N, K, h, w), which is one
 detector asked at h x w places. Layers of tokens (N, T, K), and those whose channels come last, have
 their units on another axis: which one is known from the layer (`core.layers.units_axis`), and a
-layer of which it is not known is refused. Lesson 04 teaches this file.
+layer of which it is not known is refused. Lesson `activations` teaches this file.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Layers whose weights are distributions.
 
-Lesson 22 teaches this file; `xailab.trust.bayes` trains such layers.
+Lesson `uncertainty` teaches this file; `xailab.trust.bayes` trains such layers.
 """
 
 from typing import Any

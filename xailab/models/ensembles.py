@@ -1,7 +1,7 @@
 """Networks that are asked together: five from other beginnings, or one with distributed weights.
 
 Small, and trained on few examples without any tricks, so that they are as sure of themselves as
-networks usually are: lesson 22 asks what that is worth.
+networks usually are: lesson `uncertainty` asks what that is worth.
 """
 
 from collections.abc import Callable, Sequence

@@ -164,7 +164,7 @@ def digit_students() -> Made:
 
 
 def _teach(student: nn.Module, rows: Pair, test: Pair, alpha: float, seed: int) -> None:
-    """Train as lesson 20 says; every student takes the same number of steps."""
+    """Train as lesson `distillation` says; every student takes the same number of steps."""
     options: dict = {"temperature": 2.0, "epochs": 8, "learning_rate": 1e-2}
     distill(student, trained_digit_cnn(), rows, test, alpha=alpha, seed=seed, **options)
 

@@ -39,7 +39,7 @@ class SmallDigitCNN(nn.Module):
 
 
 class DigitStudents(nn.Module):
-    """The students of lesson 20, trained in pairs that differ in their teaching alone.
+    """The students of lesson `distillation`, trained in pairs that differ in their teaching alone.
 
     `few_labels`, `all_labels` and `taught` hold three each, from the first weights of seeds 0 to 2:
     trained on 200 labels, on 4,000, and on the answers of `digit_cnn` to 4,000 digits without a

@@ -1,6 +1,6 @@
 """An attack on a model and its detector at once: what a defense has to be measured against.
 
-Lesson 23 teaches this file; the attacks that know the model alone are in `adversarial.py`, the
+Lesson `adversarial` teaches this file; the attacks that know the model alone are in `adversarial.py`, the
 detectors in `detectors.py`.
 """
 

@@ -1,6 +1,6 @@
 """Training that withstands attacks, and how accuracy falls under them.
 
-Lesson 23 teaches this file; the attacks are in `adversarial.py`.
+Lesson `adversarial` teaches this file; the attacks are in `adversarial.py`.
 """
 
 import warnings

@@ -1,6 +1,6 @@
 """Which bit of which layer may not fail: broken memory, and broken numbers in flight.
 
-Lesson 24 teaches this file.
+Lesson `faults` teaches this file.
 """
 
 import math

@@ -1,6 +1,6 @@
 """How much noise and blur does a model bear: pictures spoiled on purpose.
 
-Lesson 24 teaches this file.
+Lesson `faults` teaches this file.
 """
 
 from collections.abc import Callable

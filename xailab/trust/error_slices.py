@@ -1,6 +1,6 @@
 """On which rows is a model wrong: groups of rows that a condition describes.
 
-Lesson 24 teaches this file.
+Lesson `faults` teaches this file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Does the model treat groups of people alike: measuring it, and three ways of mending it.
 
-Lesson 25 teaches these files: measures are in fairness_measures.py, ways of mending in
+Lesson `fairness` teaches these files: measures are in fairness_measures.py, ways of mending in
 fairness_mending.py, and what both ask of labels and groups in groups.py.
 """
 

@@ -1,6 +1,6 @@
 """Three ways of mending a model that treats groups of people unequally.
 
-Lesson 25 teaches this file: before training (`reweigh`), during it (`fairness_penalty`), after it
+Lesson `fairness` teaches this file: before training (`reweigh`), during it (`fairness_penalty`), after it
 (`fair_thresholds`). y, probs and group are as in fairness_measures.py.
 """
 

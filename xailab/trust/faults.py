@@ -1,6 +1,6 @@
 """What breaks a model that works: weak spots in the data, broken memory, spoiled inputs, drift.
 
-Lesson 24 teaches these files. Four questions: on which rows is the model wrong (`slices`, in
+Lesson `faults` teaches these files. Four questions: on which rows is the model wrong (`slices`, in
 error_slices.py)? Which bit of which layer may not fail (`flip_bits`, `stuck_at`, `damage_table`, in
 bit_faults.py)? How much noise and blur does it bear (`corrupt`, in corruptions.py)? And who tells
 us when what comes in is no longer what it was built for (`Monitor`, in monitor.py)?

@@ -1,6 +1,6 @@
 """How far an attack may go, and what it has to say when it does not move.
 
-Lesson 23's attacks stand in `adversarial.py` and `adaptive.py`; what all of them check, keep to and
+Lesson `adversarial`'s attacks stand in `adversarial.py` and `adaptive.py`; what all of them check, keep to and
 warn of is here: the radius, the clip, the mask, and rows whose gradient is 0.
 """
 

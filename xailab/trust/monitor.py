@@ -1,6 +1,6 @@
 """A guard beside a running model: it knows how things looked when all was well.
 
-Lesson 24 teaches this file. Four signals are watched: how far inputs are from any that are known,
+Lesson `faults` teaches this file. Four signals are watched: how far inputs are from any that are known,
 how far activations leave their range, how sure the model is, and how long it takes.
 """
 

@@ -1,6 +1,6 @@
 """How sure is the network, and of what: asking many networks in place of one.
 
-Lesson 22 teaches this file. Where networks that explain the training rows equally well disagree,
+Lesson `uncertainty` teaches this file. Where networks that explain the training rows equally well disagree,
 the data have not settled the answer. Dropout, an ensemble and Bayesian layers are three ways to
 such networks; the same question can be put to a saliency map. What the answers' probabilities
 are worth is in `calibration`, how they are split in `probabilities`, the Bayesian layers in

@@ -18,6 +18,7 @@ from .attention import head_browser as head_browser
 from .backprop import backprop_stepper as backprop_stepper
 from .cam import cam_browser as cam_browser
 from .chooser import method_chooser as method_chooser
+from .chooser import method_kinds as method_kinds
 from .chooser import recommend as recommend
 from .fairness import threshold_explorer as threshold_explorer
 from .feature_visualization import growth_browser as growth_browser

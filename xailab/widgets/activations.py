@@ -1,6 +1,6 @@
 """The layer browser: any unit of any layer on any photo, and what excites it in the others.
 
-Lesson 04 uses this file. All activations come from one pass over the photos and are kept;
+Lesson `activations` uses this file. All activations come from one pass over the photos and are kept;
 importances are computed when they are first asked for.
 """
 

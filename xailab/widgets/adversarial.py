@@ -1,6 +1,6 @@
 """The epsilon slider: how far may each pixel move, and what becomes of the answer and its map?
 
-Lesson 23 uses this file. All attacks, answers and saliency maps are computed once and kept, so
+Lesson `adversarial` uses this file. All attacks, answers and saliency maps are computed once and kept, so
 that moving a slider only draws.
 """
 

@@ -1,6 +1,6 @@
 """The head browser: any token, in any head of any layer, and what it looks at.
 
-Lesson 12 uses this file. Nothing is computed while the sliders move: the weights are given.
+Lesson `attention` uses this file. Nothing is computed while the sliders move: the weights are given.
 """
 
 from collections.abc import Sequence

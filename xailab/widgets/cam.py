@@ -1,6 +1,6 @@
 """The CAM browser: Grad-CAM of one picture at every layer and for several classes.
 
-Lesson 08 uses this file. All maps come from one forward pass and one backward pass a class, and
+Lesson `cam` uses this file. All maps come from one forward pass and one backward pass a class, and
 are kept, so that moving the slider only draws.
 """
 

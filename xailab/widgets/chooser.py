@@ -1,6 +1,6 @@
 """The method chooser: four answers about your case, and the methods that fit it.
 
-Lesson 00 uses this file. `recommend` is the whole logic; the widget only asks and shows.
+Lesson `start_here` uses this file. `recommend` is the whole logic; the widget only asks and shows.
 """
 
 from html import escape
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xailab import plots
+from xailab.core import curriculum
+from xailab.core.curriculum import Entry
 from xailab.widgets.show import show
 
 if TYPE_CHECKING:
@@ -21,6 +23,12 @@ WHO = {
     "affected": "a person whom the answer concerns",
     "auditor": "an auditor: what has it learned?",
 }
+KINDS = {
+    "gradient": "gradient: follow the slopes",
+    "perturbation": "perturbation: change it and watch",
+    "rule": "rule: put it in words",
+    "example": "example: show a case",
+}
 _MOST = 3  # recommendations; who gets ten picks none
 
 
@@ -30,7 +38,7 @@ class Method(NamedTuple):
     Attributes:
         name: as the field calls it.
         kind: "gradient", "perturbation", "rule" or "example".
-        lesson: file name of the lesson that teaches it.
+        lesson: name of the lesson that teaches it.
         reason: why one would take it.
         access: "gradients" if it needs the network itself, else "predictions".
         data: keys of `DATA` that it explains.
@@ -47,22 +55,18 @@ class Method(NamedTuple):
     time: str
     who: tuple[str, ...]
 
+    @property
+    def taught(self) -> Entry:
+        """The lesson that teaches it, in the course's table."""
+        return curriculum.lesson(self.lesson)
+
 
 _ANY = tuple(DATA)
-# Lessons that are not written yet; a test compares with the lessons there are.
-PLANNED = (
-    "14_effects",
-    "15_surrogates",
-    "17_counterfactuals",
-    "18_examples",
-    "19_concepts",
-    "33_at_scale",
-)
 METHODS = (
     Method(
         "Grad-CAM",
         "gradient",
-        "08_cam",
+        "cam",
         "one backward pass marks the regions that raised the score",
         "gradients",
         ("photo",),
@@ -72,7 +76,7 @@ METHODS = (
     Method(
         "Integrated gradients",
         "gradient",
-        "07_integrated_gradients",
+        "integrated_gradients",
         "one number per input, and the numbers add up to the change of the score",
         "gradients",
         _ANY,
@@ -82,7 +86,7 @@ METHODS = (
     Method(
         "Concept vectors (TCAV)",
         "gradient",
-        "19_concepts",
+        "concepts",
         "tests whether a concept that you can name, such as stripes, moves the class",
         "gradients",
         ("photo", "text"),
@@ -92,7 +96,7 @@ METHODS = (
     Method(
         "Feature visualization",
         "gradient",
-        "05_feature_visualization",
+        "feature_visualization",
         "draws the input that excites a class or a neuron most: what it looks for",
         "gradients",
         ("photo",),
@@ -102,7 +106,7 @@ METHODS = (
     Method(
         "Shapley values (SHAP)",
         "perturbation",
-        "11_shap",
+        "shap",
         "shares the score out among the columns, by trying their coalitions",
         "predictions",
         ("table",),
@@ -112,7 +116,7 @@ METHODS = (
     Method(
         "LIME",
         "perturbation",
-        "10_lime",
+        "lime",
         "hides random parts and fits a small linear model to what the network then says",
         "predictions",
         ("photo", "text"),
@@ -122,7 +126,7 @@ METHODS = (
     Method(
         "Occlusion",
         "perturbation",
-        "10_lime",
+        "lime",
         "covers one part after the other and watches the score; anyone can follow it",
         "predictions",
         _ANY,
@@ -132,7 +136,7 @@ METHODS = (
     Method(
         "Groups of maps",
         "perturbation",
-        "33_at_scale",
+        "at_scale",
         "explains many photos one by one and groups the maps: habits show, such as a watermark",
         "predictions",
         ("photo",),
@@ -142,7 +146,7 @@ METHODS = (
     Method(
         "Permutation importance",
         "perturbation",
-        "14_effects",
+        "effects",
         "shuffles one column of labeled cases and measures how much worse the model gets",
         "predictions",
         ("table",),
@@ -152,7 +156,7 @@ METHODS = (
     Method(
         "Anchors",
         "rule",
-        "15_surrogates",
+        "surrogates",
         "an IF-THEN rule for this case, with how often it holds",
         "predictions",
         ("table", "text"),
@@ -162,7 +166,7 @@ METHODS = (
     Method(
         "Surrogate tree",
         "rule",
-        "15_surrogates",
+        "surrogates",
         "a small tree imitates the model; its fidelity says how far to believe it",
         "predictions",
         ("table", "text"),
@@ -172,7 +176,7 @@ METHODS = (
     Method(
         "Counterfactual",
         "example",
-        "17_counterfactuals",
+        "counterfactuals",
         "says what would have to be different for another answer",
         "predictions",
         ("table",),
@@ -182,7 +186,7 @@ METHODS = (
     Method(
         "Nearest unlike neighbor",
         "example",
-        "17_counterfactuals",
+        "counterfactuals",
         "shows the most similar known case that got another answer",
         "predictions",
         _ANY,
@@ -192,7 +196,7 @@ METHODS = (
     Method(
         "Prototypes and criticisms",
         "example",
-        "18_examples",
+        "examples",
         "shows which of your cases are typical for a class, and which do not fit in",
         "predictions",
         _ANY,
@@ -206,8 +210,9 @@ def recommend(*, access: str, data: str, time: str, who: str) -> list[Method]:
     """Return up to three methods that fit a case, each of another kind, the fittest first.
 
     Methods that need what you do not have are left out. Of those left, a method that uses more of
-    what you have (the gradients, the minutes) comes first: it usually sees more. Every kind is
-    named once, because two methods of one kind tend to agree also where both are wrong.
+    what you have (the gradients, the minutes) comes first: it usually sees more. One whose lesson
+    is still planned comes after those that you can learn today. Every kind is named once, because
+    two methods of one kind tend to agree also where both are wrong.
 
     Args:
         access: "gradients" (you hold the network) or "predictions" (you can only ask it).
@@ -231,7 +236,8 @@ def recommend(*, access: str, data: str, time: str, who: str) -> list[Method]:
         and data in method.data
         and who in method.who
     ]
-    fitting.sort(key=lambda method: (method.access != access) + (method.time != time))
+    unused = {m: (m.access != access) + (m.time != time) for m in fitting}
+    fitting.sort(key=lambda method: (method.taught.planned, unused[method]))
     first_of_kind = {method.kind: method for method in reversed(fitting)}
     return [method for method in fitting if first_of_kind[method.kind] is method][:_MOST]
 
@@ -258,7 +264,7 @@ def chooser_widget() -> "VBox":
     CSS classes: `xailab-chooser` on the whole, `xailab-chooser-access` and so on for each row,
     `xailab-chooser-result` on the recommendations.
     """
-    from ipywidgets import HTML, VBox
+    from ipywidgets import Output, VBox
 
     menus = {
         "access": _menu("You have", "access", ACCESS),
@@ -266,12 +272,15 @@ def chooser_widget() -> "VBox":
         "time": _menu("Time", "time", TIME),
         "who": _menu("Who asks", "who", WHO),
     }
-    result = HTML()
+    # Only in an output does JupyterLab follow a link from where the notebook lies, in the lab; an
+    # HTML widget's link starts at the address of the page, which is another one in a workspace.
+    result = Output()
     result.add_class("xailab-chooser-result")
 
     def update(_: Any = None) -> None:
         found = recommend(**{name: menu.value for name, menu in menus.items()})
-        result.value = _html(found)
+        html = {"text/html": _html(found), "text/plain": ""}
+        result.outputs = ({"output_type": "display_data", "data": html, "metadata": {}},)
 
     for menu in menus.values():
         menu.observe(update, "value")
@@ -297,7 +306,7 @@ def _menu(description: str, name: str, options: dict[str, str]) -> Any:
 def _html(found: list[Method]) -> str:
     rows = "".join(
         f"<li><strong>{escape(method.name)}</strong> ({method.kind}): {escape(method.reason)}. "
-        f"{_lesson_html(method.lesson)}</li>"
+        f"{_lesson_html(method.taught)}</li>"
         for method in found
     )
     advice = (
@@ -308,17 +317,36 @@ def _html(found: list[Method]) -> str:
     return f"<ol style='line-height:1.5;margin:.4em 0'>{rows}</ol><p>{advice}</p>"
 
 
-def _lesson_html(lesson: str) -> str:
+def _lesson_html(lesson: Entry) -> str:
     """Link the lesson if its notebook lies beside this one; else name it."""
-    number, _, topic = lesson.partition("_")
-    words = f"Lesson {number}, {topic.replace('_', ' ')}{_planned(lesson)}"
-    if not Path(f"{lesson}.ipynb").is_file():
+    words = f"Lesson {escape(lesson.words)}"
+    if not Path(f"{lesson.stem}.ipynb").is_file():
         return f"{words}."
-    return f'<a href="{lesson}.ipynb" target="_blank">{words}</a>.'
+    return f'<a href="{lesson.stem}.ipynb" style="text-decoration: underline">{words}</a>.'
 
 
-def _planned(lesson: str) -> str:
-    return " (planned)" if lesson in PLANNED else ""
+def method_kinds() -> list[tuple[str, str, str]]:
+    """Return the map of the methods: kind, for one answer, for the whole model.
+
+    Two methods at most in each place, each with the number of the lesson that teaches it.
+
+    >>> [row[0] for row in method_kinds()][0]
+    'gradient: follow the slopes'
+    """
+    return [
+        (words, _named(kind, everything=False), _named(kind, everything=True))
+        for kind, words in KINDS.items()
+    ]
+
+
+def _named(kind: str, *, everything: bool) -> str:
+    of_kind = [m for m in METHODS if m.kind == kind and ("auditor" in m.who) == everything]
+    of_kind.sort(key=lambda method: method.taught.planned)
+    return ", ".join(f"{m.name} {_number(m)}" for m in of_kind[:2])
+
+
+def _number(method: Method) -> str:
+    return f"{method.taught.number:02}{' (planned)' if method.taught.planned else ''}"
 
 
 def chooser_picture(
@@ -333,11 +361,11 @@ def chooser_picture(
     asker = WHO[who].partition(":")[0]
     case = f"{ACCESS[access]}\n{DATA[data]}\n{TIME[time]}\n{asker}"
     labels = {"case": case} | {
-        m.name: f"{m.name}\nlesson {m.lesson[:2]}{_planned(m.lesson)}" for m in found
+        m.name: f"{m.name}\nlesson {_number(m)}" for m in found
     }
     places = {m.name: (1.0, 0.65 * row) for row, m in enumerate(found)}
     said = "; ".join(
-        f"{m.name} ({m.kind}, lesson {m.lesson[:2]}{_planned(m.lesson)}): {m.reason}" for m in found
+        f"{m.name} ({m.kind}, lesson {_number(m)}): {m.reason}" for m in found
     )
     return plots.graph(
         [("case", method.name, method.kind) for method in found],

@@ -1,6 +1,6 @@
 """The threshold explorer: a cut for each group, and what it does to every rate, gap and error.
 
-Lesson 25 uses this file. Nothing is chosen for the reader: each slider moves one group's
+Lesson `fairness` uses this file. Nothing is chosen for the reader: each slider moves one group's
 threshold, and all that follows from the cuts is counted anew.
 """
 

@@ -1,6 +1,6 @@
 """The growth browser: a picture that a network paints, step by step.
 
-Lesson 05 uses this file. The frames were kept while the picture was painted, so that moving the
+Lesson `feature_visualization` uses this file. The frames were kept while the picture was painted, so that moving the
 slider only draws.
 """
 

@@ -1,6 +1,6 @@
 """The LIME sampler: how many samples, how wide a kernel, how large the patches, and what moves.
 
-Lesson 10 uses this file. The network is asked once, about two fixed sets of random copies for each
+Lesson `lime` uses this file. The network is asked once, about two fixed sets of random copies for each
 way to cut the picture; a slider only chooses how many of the answers count, and how much.
 """
 

@@ -1,6 +1,6 @@
 """The path slider: integrated gradients while they are being added up, from baseline to input.
 
-Lesson 07 uses this file. All gradients on all paths are computed once and kept, so that moving a
+Lesson `integrated_gradients` uses this file. All gradients on all paths are computed once and kept, so that moving a
 slider only draws.
 """
 

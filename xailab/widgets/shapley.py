@@ -1,6 +1,6 @@
 """The coalition explorer: features switched in one after another, and means over more orders.
 
-Lesson 11 uses this file. The worth of every team is computed once; after that a picture takes no
+Lesson `shap` uses this file. The worth of every team is computed once; after that a picture takes no
 call of the model.
 """
 

@@ -1,6 +1,6 @@
 """The playground: a small network learns points in the plane while you watch.
 
-Lesson 02 uses this file. `Training` is the whole model; `explorer` puts controls around it.
+Lesson `gradient_flow` uses this file. `Training` is the whole model; `explorer` puts controls around it.
 Training runs as a task on the event loop of the kernel, a twentieth of a second at a time, so that
 between two slices other cells run and the Stop button is heard.
 """
