@@ -8,6 +8,7 @@ docstrings name.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import combinations
 from math import exp, factorial, floor, sqrt
 from typing import Any
@@ -186,6 +187,8 @@ class _Steps(TorchFunctionMode):
             return self.sum(function(*args, **kwargs))
         if name in ("linear", "conv2d", "addmm"):
             return self.weighted(function(*args, **kwargs))
+        if name == "batch_norm":
+            return self.batch_norm(function, *args, **kwargs)
         if name == "softmax":
             return self.softmax(args[0], args[1] if len(args) > 1 else kwargs["dim"])
         if name == "layer_norm":
@@ -200,6 +203,9 @@ class _Steps(TorchFunctionMode):
 
     def weighted(self, out: Tensor) -> Tensor:
         return out
+
+    def batch_norm(self, function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return function(x, *args, **kwargs)
 
     def norm(self, x: Tensor, shape: Any, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         found = self.normed(x, eps)
@@ -302,7 +308,15 @@ class _Handed(_Steps):
         away = now + 1e-6 * torch.where(now < 0, -1.0, 1.0)
         return now + _over(now, away) * (out - now)
 
-    weighted = sum  # by the same epsilon
+    def weighted(self, out: Tensor) -> Tensor:
+        """By the same epsilon; a norm behind it takes the sum as it was."""
+        found = self.sum(out)
+        found.before = out
+        return found
+
+    def batch_norm(self, function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        found = function(getattr(x, "before", x), *args, **kwargs)
+        return self.sum(found) if hasattr(x, "before") else found
 
     def product(self, function: Any, a: Tensor, b: Tensor) -> Tensor:
         out = (function(a, b.detach()) + function(a.detach(), b)) / 2
@@ -403,16 +417,26 @@ def lrp(kind: Kind, options: Options) -> Tensor:
 
 
 def _relevance(kind: Kind, i: int) -> Tensor:
-    inputs, value = [], kind.rows[i : i + 1]
-    for layer in kind.twin:
+    inputs, value, layers = [], kind.rows[i : i + 1], _with_norms(kind.twin)
+    for layer in layers:
         inputs.append(value)
         value = layer(value)
     relevance = torch.zeros_like(value)
     t = kind.targets[i] or 0
     relevance[0, t] = value[0, t]
-    for layer, x in zip(reversed(list(kind.twin)), reversed(inputs), strict=True):
+    for layer, x in zip(reversed(layers), reversed(inputs), strict=True):
         relevance = _handed_back(layer, x, relevance)
     return relevance
+
+
+def _with_norms(chain: nn.Sequential) -> list[nn.Module]:
+    """A convolution and the norm right behind it are one layer."""
+    found: list[nn.Module] = []
+    for layer in chain:
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(found[-1], nn.Conv2d):
+            layer = nn.Sequential(found.pop(), layer)
+        found.append(layer)
+    return found
 
 
 def _handed_back(layer: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
@@ -428,7 +452,7 @@ def _handed_back(layer: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
     ones = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape[1:])
     weights = (layer(ones) - layer(torch.zeros_like(x))).flatten(1)  # from i to j
     products, total = x.reshape(-1, 1) * weights, layer(x).flatten()
-    epsilon = 1e-6 if isinstance(layer, (nn.Linear, nn.Conv2d)) else 0.0
+    epsilon = 1e-6 if isinstance(layer, (nn.Linear, nn.Conv2d, nn.Sequential)) else 0.0
     below = total + epsilon * torch.where(total < 0, -1.0, 1.0)
     shares = torch.where(total == 0, 0, products / torch.where(below == 0, 1, below))
     return (shares @ relevance.flatten()).reshape(x.shape)
@@ -693,6 +717,68 @@ def shapley_values(kind: Kind, options: Options) -> Tensor:
     return torch.stack(found)
 
 
+def owen(worth: Callable[[frozenset[int]], float], nested: Any) -> dict[int, float]:
+    """Owen values as Owen defined them: of a game that the members of a group play among them.
+
+    There a team of members is worth what it would get, in its group's place, among the groups.
+    """
+    if isinstance(nested, int):
+        return {nested: worth(frozenset([nested])) - worth(frozenset())}
+    members = [frozenset(flat(part)) for part in nested]
+    found: dict[int, float] = {}
+    for k, part in enumerate(nested):
+
+        @cache
+        def inner(team: frozenset[int], k: int = k) -> float:
+            blocks = [team if j == k else one for j, one in enumerate(members)]
+            union = lambda some: worth(frozenset().union(*(blocks[j] for j in some)))  # noqa: E731
+            return float(shares(union, len(blocks))[k])
+
+        found |= owen(inner, part)
+    return found
+
+
+def flat(nested: Any) -> list[int]:
+    return [nested] if isinstance(nested, int) else [one for part in nested for one in flat(part)]
+
+
+def halved(places: dict[int, tuple[float, ...]]) -> Any:
+    """Cut features in two along the side on which they lie farthest apart, and again."""
+    if len(places) == 1:
+        return next(iter(places))
+    sides = list(zip(*places.values(), strict=True))
+    long = [max(side) - min(side) for side in sides]
+    order = sorted(places, key=lambda one: (places[one][long.index(max(long))], one))
+    cut = (len(order) + 1) // 2
+    return [halved({one: places[one] for one in some}) for some in (order[:cut], order[cut:])]
+
+
+@oracle
+def owen_values(kind: Kind, options: Options) -> Tensor:
+    """With 0 as the baseline; features are grouped as told, or by where they are."""
+    label = groups(kind, options, 8)
+    nested = options.get("groups")
+    if nested is None:
+        where = {
+            n: (label == n).nonzero().double().mean(0).tolist() for n in label.unique().tolist()
+        }
+        nested = halved({n: tuple(place) for n, place in where.items()})
+    found = []
+    for row, score in each(kind):
+
+        @cache
+        def worth(team: frozenset[int], row: Tensor = row, score: Score = score) -> float:
+            shown = torch.isin(label, torch.tensor(sorted(team)))
+            with torch.no_grad():
+                return score(torch.where(shown, row, 0.0)[None]).item()
+
+        here = torch.zeros_like(row)
+        for name, share in owen(worth, nested).items():
+            here[label == name] = share
+        found.append(here)
+    return torch.stack(found)
+
+
 def _game(kind: Kind, i: int) -> tuple[Callable[[tuple[int, ...]], float], int, Tensor]:
     """The game of a row: its worth, the number of players, and whose each number is.
 
@@ -904,6 +990,24 @@ def lime_text(kind: Kind, options: Options) -> Tensor:
             shown = re.sub(r"\w+", lambda word, parts=parts: word[0] if next(parts) else "", text)
             scores.append(_answer_to(kind.model, shown, target))
         found.append(_ridge(samples, scores))
+    return _padded(found)
+
+
+@oracle
+def owen_text(kind: Kind, options: Options) -> Tensor:
+    """Words at their places, in halves of halves; what is hidden leaves its blanks."""
+    found = []
+    for text, target in zip(kind.x, kind.targets, strict=True):
+        n = len(re.findall(r"\w+", text))
+
+        @cache
+        def worth(team: frozenset[int], text: str = text, target: int = target) -> float:
+            at = iter(range(99))
+            shown = re.sub(r"\w+", lambda word: word[0] if next(at) in team else "", text)
+            return _answer_to(kind.model, shown, target)
+
+        values = owen(worth, halved({place: (float(place),) for place in range(n)}))
+        found.append(np.array([values[place] for place in range(n)]))
     return _padded(found)
 
 

@@ -34,6 +34,14 @@ def test_other_rules_by_hand(options: dict[str, Any], want: list[float]) -> None
     torch.testing.assert_close(got, torch.tensor([want]))
 
 
+def test_gamma_favors_the_sign_of_the_sum() -> None:
+    """Products 3 and -4, score -1: with gamma = 1, 3 and -8 of -5."""
+    got = lrp(linear([[3.0, -2.0]]), torch.tensor([[1.0, 2.0]]), 0, rule="gamma", gamma=1.0)
+    torch.testing.assert_close(got, torch.tensor([[0.6, -1.6]]))
+    got = lrp(linear([[-3.0, 2.0]]), -torch.tensor([[1.0, 2.0]]), 0, rule="gamma", gamma=1.0)
+    torch.testing.assert_close(got, torch.tensor([[0.6, -1.6]]))
+
+
 def test_positive_products_of_negative_inputs_count() -> None:
     """x = (-2, 1), w = (-3, -2): products 6 and -2, so z-plus gives all to the first."""
     got = lrp(linear([[-3.0, -2.0]]), torch.tensor([[-2.0, 1.0]]), 0, rule="z_plus")
@@ -109,11 +117,12 @@ class Flattening(nn.Module):
     ],
 )
 def test_equals_captums(options: dict[str, Any], peer: Any) -> None:
-    """On inputs that are not negative; captum's rules are set on the layers one by one.
+    """On inputs and scores above 0; captum's rules are set on the layers one by one.
 
-    captum gives max pooling the epsilon rule with its own 1e-9, hence the tolerance.
+    captum gives max pooling the epsilon rule with its own 1e-9, hence the tolerance. Its gamma rule
+    favors positive products where the sum is below 0 too, and may divide by 0 there.
     """
-    net, x = small_cnn(), pictures()
+    net, x = small_cnn(), pictures()[:2]
     want = LRP(Flattening(net, peer)).attribute(x, target=2)
     torch.testing.assert_close(lrp(net, x, 2, **options), want, rtol=1e-4, atol=1e-6)
 

@@ -1,14 +1,21 @@
 """One pass of LRP: the rules of all operations, and an account of what they do not hand on."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from xailab.attribution._relevance_rules import CONVOLUTIONS, Pool, Rules
 from xailab.core.operations import HandedBack, Layer, Moved, Operations, pulled_back, untouched
+
+
+class _Made(NamedTuple):
+    """The output of a layer, and under the epsilon rule its pool."""
+
+    out: Tensor
+    layer: Layer
+    pools: list[Pool]
 
 
 class Relevance(Operations):
@@ -25,38 +32,40 @@ class Relevance(Operations):
         self.leaf, self.rules = leaf, rules
         self.absorbed: dict[str, Tensor] = {}
         self.used: set[Any] = set()  # modules that a rule was asked for, and "first"
-        self.made: dict[int, tuple[Tensor, Layer]] = {}  # outputs of layers, for a norm behind them
+        self.made: dict[int, _Made] = {}  # outputs of layers, for a norm behind them
         self.merged: dict[int, Tensor] = {}  # those of them that a norm took over
 
     def layer(self, layer: Layer) -> Tensor:
         """Share by the rule of this layer."""
-        chosen = self._rule_of(layer)
-        inside = layer._replace(x=layer.x.detach().requires_grad_())
-        share = partial(self.rules.shares[chosen], inside)
-        if chosen == "epsilon":  # its one sum is what the layer computes: not a second time
-            with torch.enable_grad():
-                (pool,) = share()
-            out = self._shared(layer, pool.total.detach(), lambda: [pool])
+        pools = self._pools_of(layer)
+        if self._rule_of(layer) == "epsilon":  # its sum is what the layer computes: not once more
+            found = pools(layer.x)
+            inner = found[0].total.detach()
+            out = self._shared(layer, inner, lambda: found)
         else:
-            out = self._shared(
-                layer, layer.apply(layer.x.detach(), layer.weight, layer.bias), share
-            )
-        self.made[id(out)] = out, layer
+            found = []
+            inner = layer.apply(layer.x.detach(), layer.weight, layer.bias)
+            out = self._shared(layer, inner, lambda: pools(inner))
+        self.made[id(out)] = _Made(out, layer, found)
         return out
 
     def batch_norm(self, function: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Be one with the layer before, or share in proportion."""
         channels = x.shape[1], *[1] * (x.ndim - 2)
-        layer = self.made[id(x)][1] if id(x) in self.made else None
-        one = layer is not None and (layer.kind in CONVOLUTIONS or x.ndim == 2)
-        if layer is None or not one or self._rule_of(layer) == "epsilon":
+        made = self.made.get(id(x))
+        if made is None or not (made.layer.kind in CONVOLUTIONS or x.ndim == 2):
             return self._in_proportion(function, x, shift.reshape(channels))
         self.merged[id(x)] = x
-        weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        layer = made.layer
         bias = shift if layer.bias is None else layer.bias * scale + shift
-        inside = layer._replace(x=layer.x.detach().requires_grad_(), weight=weight, bias=bias)
-        share = partial(self.rules.shares[self._rule_of(layer)], inside)
-        return self._shared(layer, function(x.detach()), share)
+        if made.pools:
+            with torch.enable_grad():
+                total = function(made.pools[0].total)
+            pool = made.pools[0]._replace(total=total, constant=bias.reshape(channels))
+            return self._shared(layer, total.detach(), lambda: [pool])
+        weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        pools, out = self._pools_of(layer._replace(weight=weight, bias=bias)), function(x.detach())
+        return self._shared(layer, out, lambda: pools(out))
 
     def linear(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Share in proportion."""
@@ -163,16 +172,26 @@ class Relevance(Operations):
     def copied(self, before: Tensor, after: Tensor) -> None:
         """A copy of a layer's output is that layer's output."""
         if id(before) in self.made:
-            self.made[id(after)] = after, self.made[id(before)][1]
+            self.made[id(after)] = self.made[id(before)]._replace(out=after)
 
     # ---- what they have in common
 
     def _rule_of(self, layer: Layer) -> str:
-        chosen = self.rules.rule_of(layer, self.leaf)
         self.used.add(layer.module)
         if "first" in self.rules.kinds and untouched(layer.x, self.leaf):
             self.used.add("first")
-        return chosen
+        return self.rules.rule_of(layer, self.leaf)
+
+    def _pools_of(self, layer: Layer) -> Callable[[Tensor], list[Pool]]:
+        """Return what makes the sums of a layer's rule, given its output."""
+        share = self.rules.shares[self._rule_of(layer)]
+        inside = layer._replace(x=layer.x.detach().requires_grad_())
+
+        def pools(out: Tensor) -> list[Pool]:
+            with torch.enable_grad():
+                return share(inside, out)
+
+        return pools
 
     def _in_proportion(
         self, function: Callable[[Tensor], Tensor], x: Tensor, constant: Tensor | float
@@ -188,9 +207,7 @@ class Relevance(Operations):
         place = self.names.get(layer.module, self.place)
 
         def share(relevance: Tensor) -> Tensor:
-            with torch.enable_grad():
-                found = pools()
-            parts = [part for pool in found for part in self._from(pool, relevance, place)]
+            parts = [part for pool in pools() for part in self._from(pool, relevance, place)]
             return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
         return HandedBack.apply((out, share), layer.x)

@@ -19,16 +19,11 @@ Rule = str | Mapping[Any, str]  # one for all layers, a composite's name, or lay
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_EVERY = (*CONVOLUTIONS, *_TRANSPOSED)
 COMPOSITES: dict[str, dict[Any, str]] = {
-    "epsilon_plus": dict.fromkeys((*CONVOLUTIONS, *_TRANSPOSED), "z_plus"),
-    "epsilon_plus_flat": {
-        "first": "flat",
-        **dict.fromkeys((*CONVOLUTIONS, *_TRANSPOSED), "z_plus"),
-    },
-    "epsilon_gamma_box": {
-        "first": "zbox",
-        **dict.fromkeys((*CONVOLUTIONS, *_TRANSPOSED), "gamma"),
-    },
+    "epsilon_plus": dict.fromkeys(_EVERY, "z_plus"),
+    "epsilon_plus_flat": {"first": "flat", **dict.fromkeys(_EVERY, "z_plus")},
+    "epsilon_gamma_box": {"first": "zbox", **dict.fromkeys(_EVERY, "gamma")},
 }
 
 
@@ -43,14 +38,14 @@ class Pool(NamedTuple):
         constant: the part of the total that belongs to no input: a bias.
     """
 
-    factor: float
+    factor: float | Tensor
     inputs: list[Tensor]
     total: Tensor
     epsilon: float = 0.0
     constant: Tensor | float = 0.0
 
 
-Share = Callable[[Layer], list[Pool]]
+Share = Callable[[Layer, Tensor], list[Pool]]  # a layer and its output
 
 
 def _shares(settings: tuple[float, ...], bounds: tuple[Any, Any]) -> dict[str, Share]:
@@ -71,39 +66,57 @@ def _shares(settings: tuple[float, ...], bounds: tuple[Any, Any]) -> dict[str, S
     }
 
 
-def _epsilon_share(epsilon: float, layer: Layer) -> list[Pool]:
+def _epsilon_share(epsilon: float, layer: Layer, out: Tensor) -> list[Pool]:
     total = layer.apply(layer.x, layer.weight, layer.bias)
     return [Pool(1.0, [layer.x], total, epsilon, layer.constant)]
 
 
-def _gamma_share(gamma: float, layer: Layer) -> list[Pool]:
-    def favored(numbers: Tensor) -> Tensor:
-        return numbers + gamma * numbers.clamp(min=0)
+def _gamma_share(gamma: float, layer: Layer, out: Tensor) -> list[Pool]:
+    """Favor the products that have the sign of the sum: it cannot change by that."""
 
-    bias = None if layer.bias is None else favored(layer.bias)
-    layer = layer._replace(weight=favored(layer.weight), bias=bias)
-    return _epsilon_share(0.0, layer)
+    def favored(numbers: Tensor, sign: int) -> Tensor:
+        return numbers + gamma * sign * (sign * numbers).clamp(min=0)
+
+    pools = []
+    for sign, here in ((1, out >= 0), (-1, out < 0)):
+        bias = None if layer.bias is None else favored(layer.bias, sign)
+        same, other = favored(layer.weight, sign), favored(layer.weight, -sign)
+        inputs, total = _of_both_signs(layer, same, other, bias)
+        constant = layer._replace(bias=bias).constant
+        pools.append(Pool(here.to(out.dtype), inputs, total, 0.0, constant))
+    return pools
 
 
-def _alpha_beta_share(alpha: float, beta: float, layer: Layer) -> list[Pool]:
+def _alpha_beta_share(alpha: float, beta: float, layer: Layer, out: Tensor) -> list[Pool]:
     """Positive products come from equal signs, negative ones from different signs."""
-    up, down = layer.x.clamp(min=0), layer.x.clamp(max=0)
     pools = []
     for factor, low, high in ((alpha, 0.0, None), (-beta, None, 0.0)):
-        same, other = layer.weight.clamp(low, high), layer.weight.clamp(high, low)
-        part = layer._replace(bias=None if layer.bias is None else layer.bias.clamp(low, high))
-        total = layer.apply(up, same, part.bias) + layer.apply(down, other, None)
-        pools.append(Pool(factor, [up, down], total, 0.0, part.constant))
-    return pools[:1] if beta == 0 else pools
+        if factor:
+            bias = None if layer.bias is None else layer.bias.clamp(low, high)
+            same, other = layer.weight.clamp(low, high), layer.weight.clamp(high, low)
+            inputs, total = _of_both_signs(layer, same, other, bias)
+            pools.append(Pool(factor, inputs, total, 0.0, layer._replace(bias=bias).constant))
+    return pools
 
 
-def _flat_share(layer: Layer) -> list[Pool]:
+def _of_both_signs(
+    layer: Layer, of_up: Tensor, of_down: Tensor, bias: Tensor | None
+) -> tuple[list[Tensor], Tensor]:
+    """Return the inputs above 0 and below, and their sum by weights of their own."""
+    up, down = layer.x.clamp(min=0), layer.x.clamp(max=0)
+    total = layer.apply(up, of_up, bias)
+    if not (layer.x < 0).any():  # behind a ReLU: half the work
+        return [up], total
+    return [up, down], total + layer.apply(down, of_down, None)
+
+
+def _flat_share(layer: Layer, out: Tensor) -> list[Pool]:
     """Every input as if it were 1, and every weight: the edge's padding feeds nothing."""
     ones = torch.ones_like(layer.x).requires_grad_()
     return [Pool(1.0, [ones], layer.apply(ones, torch.ones_like(layer.weight), None))]
 
 
-def _zbox_share(low: Any, high: Any, layer: Layer) -> list[Pool]:
+def _zbox_share(low: Any, high: Any, layer: Layer, out: Tensor) -> list[Pool]:
     """Every input less the bound that its weight drives it from; the bias is no part of it."""
     least, most = (one.expand_as(layer.x).clone().requires_grad_() for one in (low, high))
     up, down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)

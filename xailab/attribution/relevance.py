@@ -58,23 +58,24 @@ def lrp(
     convolution layers differ in $z$:
 
     - "epsilon": the denominator is moved away from 0 by epsilon times its sign;
-    - "gamma": $w + \gamma w^+$ in place of $w$ (the same for the bias), for inputs that are not
-      negative;
+    - "gamma": products that have the sign of the sum weigh more, $w + \gamma w^+$ in place of $w$
+      for a sum above 0 and $w + \gamma w^-$ for one below (of inputs below 0 the other way
+      around; of the bias the same);
     - "alpha_beta": positive and negative $z_{ij}$ are shared out apart, and weigh $\alpha$ and
       $-\beta$;
     - "z_plus": only the positive ones ($\alpha = 1$, $\beta = 0$);
     - "flat": $z_{ij} = 1$, every input that reaches the unit gets the same;
     - "zbox": $z_{ij} = x_i w_{ij} - l w_{ij}^+ - h w_{ij}^-$ for inputs between $l$ and $h$.
 
-    A batch norm right behind such a layer is one layer with it, except under epsilon, where that
-    is the same. Everything else has one rule:
+    A batch norm right behind such a layer is one layer with it. Everything else has one rule:
 
     - averages, sums and other batch norms share in proportion (epsilon 0); so do two branches that
       are added, $R_a = R\,a / (a + b)$, with epsilon or 1e-6, whichever is smaller; a constant
       operand keeps its share;
     - activations let relevance pass, a maximum hands all to its winner;
-    - of a product of two parts of the network (a gate, attention times values) each gets half, and
-      shares it out in proportion; of a quotient the numerator gets all;
+    - of a product of two parts of the network (a gate, attention times values, an activation that
+      is written out, z * relu6(z + 3)) each gets half, and shares it out in proportion; of a
+      quotient the numerator gets all;
     - layer, group and RMS norm share in proportion, their standard deviation held constant;
     - softmax: $R_i = z_i (R_i - s_i \sum_j R_j)$; what this does not hand on is absorbed.
 
@@ -110,9 +111,11 @@ def lrp(
     Reference: Bach, Binder, Montavon, Klauschen, Müller, Samek (2015), On Pixel-Wise Explanations
         for Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation; Montavon, Binder,
         Lapuschkin, Samek, Müller (2019), Layer-Wise Relevance Propagation: An Overview (gamma,
-        flat); Montavon, Lapuschkin, Binder, Samek, Müller (2017), Explaining Nonlinear
-        Classification Decisions with Deep Taylor Decomposition (zbox); Ali, Schnake, Eberle,
-        Montavon, Müller, Wolf (2022), XAI for Transformers: Better Explanations through
+        flat); Andéol, Kawakami, Wada, Kanamori, Müller, Montavon (2021), Learning Domain Invariant
+        Representations by Joint Wasserstein Distance Minimization (gamma of any sign); Montavon,
+        Lapuschkin, Binder, Samek, Müller (2017), Explaining Nonlinear Classification Decisions
+        with Deep Taylor Decomposition (zbox); Ali, Schnake, Eberle, Montavon, Müller, Wolf (2022),
+        XAI for Transformers: Better Explanations through
         Conservative Propagation (layer norm); Achtibat et al. (2024), AttnLRP: Attention-Aware
         Layer-Wise Relevance Propagation for Transformers (softmax, products; their norms pass
         relevance as it is, ours share out what centering mixes).

@@ -890,7 +890,8 @@ def _length(
     ops: Operations, function: Any, input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, **options: Any  # noqa: E501
 ) -> Any:  # fmt: skip
     p = options.pop("ord", p)
-    if p not in (2, "fro") or dim is None or any(one is not None for one in options.values()):  # codespell:ignore fro
+    euclidean = 2, "fro"  # codespell:ignore fro
+    if p not in euclidean or dim is None or any(one is not None for one in options.values()):
         return NotImplemented
     return ops.written_out(lambda: input.square().sum(dim, keepdim=keepdim).sqrt())
 
