@@ -9,14 +9,17 @@ import torch
 from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
+from tests.classifiers import CONFIGS, made
 from tests.snapshots import Boom, Snapshot
 from xailab.attribution.attention import (
     attention_maps,
     attention_rollout,
     gradient_attention,
+    gradient_rollout,
     head_ablation,
 )
 from xailab.core.layers import edited
+from xailab.core.state import frozen
 from xailab.models import (
     DigitViT,
     TextTransformer,
@@ -31,6 +34,7 @@ WORDS = Vocabulary(["<pad>", "<unk>", *"abcde"])
 CALLS = [
     pytest.param(lambda model, x, t: attention_maps(model, x), id="attention_maps"),
     pytest.param(gradient_attention, id="gradient_attention"),
+    pytest.param(gradient_rollout, id="gradient_rollout"),
     pytest.param(head_ablation, id="head_ablation"),
 ]
 WITH_TARGET = CALLS[1:]
@@ -439,6 +443,142 @@ def test_much_attention_that_nothing_reads_counts_for_nothing() -> None:
 
 
 # --- heads
+
+
+# --- rolled out with gradients
+
+
+class Twofold(nn.Module):
+    """Two layers of one head that look at both positions alike: (N, 2, 1) -> (N, 2).
+
+    The first adds what it sees to each position, the second hands on what position 0 sees.
+    """
+
+    def __init__(self, pool: Any = lambda seen: seen[:, 0]) -> None:
+        super().__init__()
+        self.first, self.second, self.pool = MaskedSoftmax(), MaskedSoftmax(), pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        even, mask = x.new_zeros(n, 1, t, t), torch.ones(n, t, dtype=torch.bool)
+        h = x + (self.first(even, mask) @ x[:, None])[:, 0]
+        score = self.pool((self.second(even, mask) @ h[:, None])[:, 0])
+        return torch.cat([score, -score], 1)
+
+
+PAIR = torch.tensor([[[1.0], [3.0]]])
+
+
+def test_gradient_rollout_by_hand() -> None:
+    """Weights 1/2, and h = (1 + 2, 3 + 2) = (3, 5).
+
+    The score's slopes by the second layer's weights are h in row 0; by the first one's they are
+    x / 2 in both rows. Times 1/2: (3/2, 5/2), 0 and (1/4, 3/4) twice. So I + the first is
+    ((5/4, 3/4), (1/4, 7/4)), to whose row 0 comes 3/2 (5/4, 3/4) + 5/2 (1/4, 7/4) = (5/2, 11/2).
+    """
+    found = gradient_rollout(Twofold(), PAIR, 0)
+    assert found.relevance.tolist() == [[[3.75, 6.25], [0.25, 1.75]]]
+    assert found.read.tolist() == [[1, 0]]
+    assert found.inputs.tolist() == [[3.75, 6.25]]
+    assert found.brought.tolist() == [[2.75, 6.25]]
+    against = gradient_rollout(Twofold(), PAIR, 1)
+    assert against.brought.abs().sum() == 0  # every slope is negative
+
+
+def test_gradient_rollout_of_a_mean_reads_all_positions() -> None:
+    """Half of each slope in each row of both: (3/4, 5/4) twice and (1/4, 3/4) twice."""
+    found = gradient_rollout(Twofold(lambda seen: seen.mean(1)), PAIR, 0)
+    first = torch.eye(2) + torch.tensor([0.25, 0.75])
+    want = first + torch.tensor([[0.75, 1.25], [0.75, 1.25]]) @ first
+    torch.testing.assert_close(found.relevance[0], want)
+    assert found.read.tolist() == [[0.5, 0.5]]
+    torch.testing.assert_close(found.inputs[0], want.mean(0))
+
+
+def test_gradient_rollout_is_the_formula_written_with_loops() -> None:
+    model = small()
+    found = gradient_rollout(model, IDS, TARGETS)
+    products = gradient_attention(model, IDS, TARGETS)
+    n, heads, t, _ = products[0].shape
+    for row in range(n):
+        held = [[float(i == j) for j in range(t)] for i in range(t)]
+        for layer in products:
+            before = [line[:] for line in held]
+            for i in range(t):
+                for k in range(t):
+                    part = sum(max(layer[row, h, i, k].item(), 0) for h in range(heads)) / heads
+                    for j in range(t):
+                        held[i][j] += part * before[k][j]
+        torch.testing.assert_close(found.relevance[row], torch.tensor(held).double())
+        torch.testing.assert_close(found.inputs[row], torch.tensor(held[0]).double())
+    assert found.brought.min() >= 0
+    assert found.brought.max() > 0.01
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("XLNet", "Longformer")])
+def test_gradient_rollout_of_library_models_by_definition(name: str) -> None:
+    """From the fast way, which has no weights, as from a model that was made eager by hand."""
+    model, tokenizer = made(name)
+    inputs = dict(tokenizer("A good film, with a bad end!", return_tensors="pt"))
+    way = model.config._attn_implementation
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    before = Snapshot(model, torch.zeros(1))
+    found = gradient_rollout(model, inputs, 1)
+    before.check()
+    assert model.config._attn_implementation == way
+    assert hooks == [len(module._forward_hooks) for module in model.modules()]
+    other = copy.deepcopy(model).eval()
+    other.set_attn_implementation("eager")
+    answer = other(**inputs, output_attentions=True)
+    slopes = torch.autograd.grad(answer.logits[0, 1], answer.attentions)
+    want = torch.eye(answer.attentions[0].shape[-1]).double()
+    for weights, slope in zip(answer.attentions, slopes, strict=True):
+        want = want + (weights * slope)[0].clamp(min=0).mean(0).detach() @ want
+    torch.testing.assert_close(found.relevance[0], want, rtol=0, atol=1e-12)
+    last = len(want) - 1
+    assert found.read[0].nonzero().tolist() == [[last if name in ("GPT-2", "Llama") else 0]]
+
+
+def test_the_way_to_attend_is_put_back_after_an_error() -> None:
+    model, tokenizer = made("BERT")
+    inputs = dict(tokenizer("a film", return_tensors="pt"))
+    way = model.config._attn_implementation
+    assert way != "eager"
+    with frozen(model), pytest.raises(ValueError, match=r"0\.\.2"):
+        gradient_rollout(model, inputs, 3)
+    model.register_forward_hook(_boom)
+    with pytest.raises(Boom):
+        gradient_rollout(model, inputs, 1)
+    assert model.config._attn_implementation == model.bert.config._attn_implementation == way
+
+
+class Narrower(Twofold):
+    """Its second layer attends among fewer positions than the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(len(x), 3, dtype=torch.bool)
+        h = self.first(x.new_zeros(len(x), 1, 3, 3), mask) @ x[:, None]
+        seen = self.second(x.new_zeros(len(x), 1, 2, 2), mask[:, :2]) @ h[:, :, :2]
+        return seen[:, 0, 0]
+
+
+class Unread(Twofold):
+    """Its last layer counts for nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(len(x), 3, dtype=torch.bool)
+        h = self.first(x.new_zeros(len(x), 1, 3, 3), mask) @ x[:, None]
+        return h[:, 0, 0] + 0 * (self.second(x.new_zeros(len(x), 1, 3, 3), mask) @ h)[:, 0, 0]
+
+
+def test_layers_that_cannot_be_rolled_out() -> None:
+    with pytest.raises(ValueError, match=r"same positions.*\(3, 3\)"):
+        gradient_rollout(Narrower(), X, 0)
+    with pytest.raises(ValueError, match="does not depend on what the last layer"):
+        gradient_rollout(Unread(), X, 0)
+
+
+# --- one head switched off
 
 
 def test_head_ablation_by_hand() -> None:

@@ -1,5 +1,6 @@
 """Words and sound: by hand on sums and products, by definition, and against captum."""
 
+import warnings
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
@@ -449,6 +450,20 @@ def test_a_brought_one_is_left_as_it_was(method: str) -> None:
     ]  # fmt: skip
 
 
+def test_a_network_that_normalizes_first_has_no_slope_along_its_vectors() -> None:
+    """DeBERTa divides each vector by its length: x times the gradient is 0, whatever a word did."""
+    net = brought("DeBERTa-v2")
+    with pytest.warns(UserWarning, match=r"DebertaV2For.* right angles.*baseline=\"mask\" or"):
+        found = token_attributions(net, PHRASES, 1, method="input_x_gradient")
+    assert found.weights.abs().sum(1).max() < 1e-4 * found.change.abs().min()
+    for method in ("occlusion", "lrp"):
+        assert token_attributions(net, PHRASES, 1, method=method).weights.abs().max() > 0.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        token_attributions(brought("BERT"), PHRASES, 1, method="input_x_gradient")
+        token_attributions(sms_transformer(), PHRASES, 1, method="input_x_gradient")
+
+
 def test_a_network_that_jumps_at_zero_says_so() -> None:
     """Llama divides its vectors by their length: all the way from 0 it answers alike."""
     net = brought("Llama")
@@ -478,7 +493,7 @@ def test_rolled_attention_of_words_is_the_sum_over_their_pieces(make: Any) -> No
     net = make()
     found = token_attributions(net, PHRASES, 1, method="gradient_attention")
     for i, row in enumerate(net.readings(PHRASES)):
-        rolled = gradient_rollout(row.network, row.inputs, 1).inputs[0, row.leading :]
+        rolled = gradient_rollout(row.network, row.inputs, 1).brought[0, row.leading :]
         for j, word in enumerate(found.tokens[i]):
             want = sum(rolled[k].item() for k in range(len(rolled)) if row.owner[k] == j)
             assert found.weights[i, j].item() == pytest.approx(want), word

@@ -1,8 +1,9 @@
 """Where a transformer looks, and whether that matters.
 
-Lesson 12 teaches this file. Attention maps are weights (N, heads, T, T), one tensor a layer: row i
-says how position i mixes what it reads, and sums to 1. They are no explanation by themselves:
-`gradient_attention`, `gradient_rollout` and `head_ablation` ask what they do to a score.
+Lesson `attention` teaches this file. Attention maps are weights (N, heads, T, T), one tensor a
+layer: row i says how position i mixes what it reads, and sums to 1. They are no explanation by
+themselves: `gradient_attention`, `gradient_rollout` and `head_ablation` ask what they do to a
+score.
 """
 
 import inspect
@@ -169,6 +170,11 @@ class GradientRollout(NamedTuple):
         """The rows that the score reads, averaged: how much of each input it holds, (N, T)."""
         return (self.read[:, None] @ self.relevance)[:, 0]
 
+    @property
+    def brought(self) -> Tensor:
+        """What attention brought there: `inputs` without the identity they began with, (N, T)."""
+        return self.inputs - self.read
+
 
 def gradient_rollout(model: nn.Module, inputs: Inputs, target: Target) -> GradientRollout:
     r"""Roll attention out with the gradients of a score: which inputs reach what it reads?
@@ -179,7 +185,8 @@ def gradient_rollout(model: nn.Module, inputs: Inputs, target: Target) -> Gradie
     Unlike `attention_rollout` it is about one class: a weight counts as far as the score grows with
     it. Which positions of the last layer the score reads is seen from the gradients, which are 0
     everywhere else: the class token's, the last token's, or all where their mean is taken. A
-    position that is read holds itself from the start: the 1 of the identity.
+    position that is read holds itself from the start: the 1 of the identity, which would outshine
+    all others where a word is read (by GPT-2, the last one), and which `brought` leaves out.
 
     Args:
         model: as for `gradient_attention`.
@@ -187,7 +194,7 @@ def gradient_rollout(model: nn.Module, inputs: Inputs, target: Target) -> Gradie
         target: class index, (N,) class indices, or None for a single-output model.
 
     Returns:
-        `GradientRollout(relevance, read)`; its `inputs` (N, T) is what is drawn. It has no unit,
+        `GradientRollout(relevance, read)`; its `brought` (N, T) is what is drawn. It has no unit,
         and promises no sum.
 
     Raises:
@@ -196,14 +203,15 @@ def gradient_rollout(model: nn.Module, inputs: Inputs, target: Target) -> Gradie
 
     Reference: Chefer, Gur, Wolf (2021), Generic Attention-Model Explainability for Interpreting
         Bi-Modal and Encoder-Decoder Transformers (self-attention: their equations 5 and 6).
-    Elsewhere: the authors' `Transformer-MM-Explainability`, which draws the class token's row.
+    Elsewhere: the authors' `Transformer-MM-Explainability`, which draws the class token's row and
+        puts its own entry at 0.
 
     >>> from xailab.models import sms_transformer
     >>> model = sms_transformer()
     >>> found = gradient_rollout(model, model.encode(["WIN a prize"]), 1)
     >>> found.read  # the class token alone
     tensor([[1., 0., 0., 0.]])
-    >>> found.inputs.shape, bool((found.inputs >= 0).all())
+    >>> found.brought.shape, bool((found.brought >= 0).all())
     (torch.Size([1, 4]), True)
     """
     found = [(_widened(a), _widened(g)) for a, g in _with_gradients(model, inputs, target)]

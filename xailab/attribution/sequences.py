@@ -17,7 +17,7 @@ from xailab.attribution.attention import gradient_rollout
 from xailab.attribution.occlusion import feature_ablation, occlusion
 from xailab.attribution.paths import integrated_gradients
 from xailab.attribution.relevance import lrp
-from xailab.attribution.saliency import input_x_gradient
+from xailab.attribution.saliency import saliency
 from xailab.core.checks import (
     Model,
     Target,
@@ -37,6 +37,7 @@ RELEVANCE = ("lrp", "gradient_attention")  # of transformers, and what else thei
 # A sum that so many steps miss by half will not be found by more of them, unless it is a small
 # part of numbers that cancel.
 _MANY, _HALF, _PART = 100, 0.5, 0.05
+_RIGHT = 0.05  # of the cosine that vectors of chance have: below, it is none of chance
 
 
 class TokenAttributions(NamedTuple):
@@ -125,7 +126,8 @@ def token_attributions(
         method: "integrated_gradients", "input_x_gradient", or "occlusion" (one word at a time,
             with all its pieces, is replaced by the baseline, and keeps its place). Of what their
             rules know also "lrp" (see `lrp`; it shares out the score itself, not its change) and,
-            of transformers, "gradient_attention" (see `gradient_rollout`; without unit or sum).
+            of transformers, "gradient_attention" (what attention brought, see `gradient_rollout`;
+            without unit or sum, never negative).
         baseline: the vector of "no word", in place of all: a number, or a tensor that broadcasts
             to (N, T, width), T pieces. The default 0 is the vector of padding in a `TextModel`. Or
             "mask", "pad" or "unk": the vector of that token in place of words, while special
@@ -137,8 +139,10 @@ def token_attributions(
         Words, weights (N, T), and the change of the score that complete weights sum to.
 
     Warns:
-        UserWarning: integrated gradients of which half are missing, although the steps are many; a
-            text that is longer than what the network reads.
+        UserWarning: integrated gradients of which half are missing, although the steps are many;
+            input times gradient of a network that normalizes its vectors before all else
+            (DeBERTa's, ModernBERT's): 0 for every word; a text that is longer than what the
+            network reads.
 
     Raises:
         TypeError: a model that is neither; as for `integrated_gradients`; inputs that are neither a
@@ -276,7 +280,23 @@ def _on_the_path(
 
 
 def _times_gradient(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
-    return _summed(row, input_x_gradient(row.on_vectors, row.vectors, target).sum(2)[0])
+    slopes = saliency(row.on_vectors, row.vectors, target)
+    _warn_of_right_angles(row, slopes)
+    return _summed(row, (row.vectors * slopes).sum(2)[0])
+
+
+def _warn_of_right_angles(row: Reading, slopes: Tensor) -> None:
+    r"""Say so where $x \cdot \nabla f$ is far below the $|x| |\nabla f| / \sqrt{d}$ of chance."""
+    products = (row.vectors * slopes).sum(2)[0][row.read].abs().sum()
+    sizes = (row.vectors.norm(dim=2) * slopes.norm(dim=2))[0][row.read].sum()
+    if products < _RIGHT * sizes / row.vectors.shape[2] ** 0.5:
+        warnings.warn(
+            f"the slopes of {type(row.network).__name__} stand at right angles to its vectors: it "
+            "answers alike however long they are (it normalizes them first), and input times "
+            "gradient is near 0 for every word, whatever it did; take integrated gradients with "
+            'baseline="mask" or "pad", occlusion or lrp',
+            stacklevel=4,
+        )
 
 
 def _word_by_word(
@@ -299,8 +319,8 @@ def _relevance(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
 
 
 def _rolled_attention(row: Reading, target: Target, start: Tensor, **_: Any) -> Tensor:
-    """What the score reads of each piece; the network's own positions are left out."""
-    found = gradient_rollout(row.network, row.inputs, target).inputs[0]
+    """What attention brings of each piece; the network's own positions are left out."""
+    found = gradient_rollout(row.network, row.inputs, target).brought[0]
     if len(found) != row.leading + len(row.owner):
         raise ValueError(
             f"{type(row.network).__name__} gives attention among {len(found)} positions for "
