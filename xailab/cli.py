@@ -223,10 +223,10 @@ def build(
 
 @app.command()
 def progress() -> None:
-    """Show which exercises are done."""
-    from xailab.course import progress
+    """Show the whole course: by part and lesson, what is done, ticked and earned."""
+    from xailab.course.results import show_course
 
-    progress()
+    show_course()
 
 
 @data_app.command("list")

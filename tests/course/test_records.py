@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from xailab.course import progress, records
+from xailab.course import records
 
 
 @pytest.fixture
@@ -137,19 +137,11 @@ def test_a_folder_that_cannot_be_written_only_warns(path, monkeypatch):
         records.record("a.b", passed=True)
 
 
-def test_progress_adds_up_points_by_lesson(demo, capsys):
-    records.record("demo.softmax", passed=True)
-    records.record("demo.why", passed=False)
-    progress()
-    assert capsys.readouterr().out.splitlines() == [
-        "01_demo      1 of 3 exercises, 2 of 4 points",
-        "all lessons  1 of 3 exercises, 2 of 4 points",
-    ]
-
-
-def test_the_table_of_progress_has_a_caption_and_headings(demo, monkeypatch):
-    shown = []
-    monkeypatch.setattr("xailab.course.messages.show", lambda plain, html: shown.append(html))
-    progress()
-    assert "<caption>Your progress</caption>" in shown[0]
-    assert "<th scope='row'>01_demo</th><td>0 of 3</td><td>0 of 4</td>" in shown[0]
+def test_a_file_of_older_form_loads_and_is_extended(path):
+    path.write_text('{"version": 1, "exercises": {"a.b": {"passed": true, "tries": 3}}}')
+    assert records.read() == {"a.b": {"passed": True, "tries": 3}}
+    assert records.answers() == {}
+    records.record_answers("before", {"q": "x"})
+    records.record_ticks("a.b", ["one"], "you")
+    assert records.answers() == {"before": {"q": "x"}}
+    assert records.read()["a.b"] == {"passed": True, "tries": 3, "ticked": ["one"], "by": "you"}

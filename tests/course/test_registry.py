@@ -4,7 +4,7 @@ import pytest
 
 from tests.course.conftest import share
 from xailab.course import registry
-from xailab.course.registry import exercise, find_exercise, find_question, question
+from xailab.course.registry import criticize, exercise, find_exercise, find_question, question
 
 GOOD = {"kind": "predict", "points": 1, "minutes": 1}
 
@@ -46,6 +46,7 @@ def test_an_unknown_question_gives_near_names(demo):
     ("change", "match"),
     [
         ({"kind": "essay"}, "kind is 'essay'"),
+        ({"kind": "criticize"}, "has a model answer"),
         ({"points": 0}, "points and minutes start at 1"),
         ({"minutes": 0}, "points and minutes start at 1"),
         ({"difficulty": 6}, "difficulty is 6, not 1 to 5"),
@@ -55,6 +56,29 @@ def test_an_unknown_question_gives_near_names(demo):
 def test_a_bad_exercise_is_refused(demo, change, match):
     with pytest.raises(ValueError, match=match):
         exercise("demo.new", **(GOOD | change))(share)
+
+
+TEXT = {"points": 1, "minutes": 1, "model": "Because.", "rubric": dict.fromkeys("abcd", "x")}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": ""}, "has a model answer"),
+        ({"rubric": dict.fromkeys("abc", "x")}, "3 points to tick, not 4 to 6"),
+        ({"rubric": dict.fromkeys("abcdefg", "x")}, "7 points to tick, not 4 to 6"),
+    ],
+)
+def test_a_bad_free_text_is_refused(demo, change, match):
+    with pytest.raises(ValueError, match=match):
+        criticize("demo.new", **(TEXT | change))
+
+
+def test_a_free_text_is_taken_once_but_a_module_may_be_reloaded(demo):
+    criticize("demo.new", **TEXT)
+    criticize("demo.new", **TEXT)
+    with pytest.raises(ValueError, match=r"demo.new: this id is taken"):
+        criticize("demo.new", **(TEXT | {"model": "Since."}))
 
 
 def test_an_id_is_taken_once_but_a_module_may_be_reloaded(demo):

@@ -4,10 +4,11 @@ import linecache
 import traceback
 from typing import Any
 
-from xailab.course import records, stubs
+from xailab.course import records, rubrics, stubs, whereabouts
 from xailab.course.compare import Mistake, as_text
+from xailab.course.limits import Ended, limits
 from xailab.course.messages import Message
-from xailab.course.registry import Exercise, find_exercise, lesson_of, topic_of
+from xailab.course.registry import Exercise, find_exercise
 
 _hints_given: dict[str, int] = {}
 _guesses: dict[str, Any] = {}
@@ -15,6 +16,9 @@ _guesses: dict[str, Any] = {}
 
 def check(id: str, answer: Any) -> None:
     """Test an answer and say what is right or wrong with it.
+
+    A free text is not tested: its model answer and a rubric are shown, for a person to tick. Code
+    runs within limits (`xailab.course.limits`): whatever it does, the notebook goes on.
 
     Args:
         id: `TOPIC.NAME` of an exercise of kind "code" or "criticize".
@@ -25,9 +29,14 @@ def check(id: str, answer: Any) -> None:
         Mistake: the answer is wrong or missing, and `XAILAB_STRICT=1`.
     """
     entry = find_exercise(id)
+    whereabouts.note(id)
     if entry.kind == "predict":
         raise ValueError(f"{id} is a prediction: use predict({id!r}, guess)")
-    _finish(entry, _judge(entry, answer))
+    message = _judge(entry, answer)
+    if entry.kind == "criticize" and message.status == "noted":
+        records.record(id, passed=True)
+        return rubrics.show(entry, answer)
+    _finish(entry, message)
 
 
 def predict(id: str, guess: Any) -> None:
@@ -38,6 +47,7 @@ def predict(id: str, guess: Any) -> None:
         Mistake: the guess is missing or not of the form asked for, and `XAILAB_STRICT=1`.
     """
     entry = find_exercise(id)
+    whereabouts.note(id)
     if entry.kind != "predict":
         raise ValueError(f"{id} is no prediction: use check({id!r}, answer)")
     message = _judge(entry, guess)
@@ -80,10 +90,13 @@ def hint(id: str) -> None:
 
 def _judge(entry: Exercise, answer: Any) -> Message:
     """Run the check; whatever happens in the learner's code becomes a message."""
-    if stubs.is_empty(answer):
+    if stubs.is_empty(answer) or _is_short(entry, answer):
         return Message("not done", entry.id, _how_to_start(entry))
     try:
-        remark = entry.check(answer)
+        with limits(entry.seconds):
+            remark = entry.check(answer)
+    except Ended as end:
+        return Message("stopped", entry.id, str(end))
     except Exception as error:
         if stubs.has_open_stub(answer):
             return Message("not done", entry.id, f"Replace the ... under {stubs.CODE!r}.")
@@ -91,23 +104,24 @@ def _judge(entry: Exercise, answer: Any) -> Message:
     return _accepted(entry, answer, remark)
 
 
+def _is_short(entry: Exercise, answer: Any) -> bool:
+    free = entry.kind == "criticize" and isinstance(answer, str)
+    return free and len(answer.split()) < rubrics.FEWEST_WORDS
+
+
 def _accepted(entry: Exercise, answer: Any, remark: str | None) -> Message:
-    if entry.kind == "predict":
-        return Message("noted", entry.id, remark or f"Your guess: {as_text(answer)}. Run on.")
-    worth = f"{entry.id} ({entry.points} point{'s' * (entry.points != 1)})"
     if entry.kind == "code":
+        worth = f"{entry.id} ({entry.points} point{'s' * (entry.points != 1)})"
         return Message("right", worth, remark or "")
-    # No machine can tell that a free text is right: it can only tell what it mentions.
-    model = f"solutions/{lesson_of(topic_of(entry.id))}.ipynb"
-    said = remark or "Your text speaks of what was asked."
-    return Message("noted", worth, f"{said} Compare it with the model answer in {model}.")
+    return Message("noted", entry.id, remark or f"Your guess: {as_text(answer)}. Run on.")
 
 
 def _how_to_start(entry: Exercise) -> str:
     where = {
         "code": f"Replace the ... under {stubs.CODE!r} and run both cells.",
         "predict": "Write your guess in place of ... and run the cell.",
-        "criticize": f"Write your answer in place of {stubs.TEXT!r}.",
+        "criticize": f"Write some sentences in place of {stubs.TEXT!r}; then the model answer "
+        "and the points to tick appear.",
     }
     return f"{where[entry.kind]} About {entry.minutes} min."
 

@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -10,14 +10,24 @@ from typing import Any, Literal, TypeVar, get_args
 
 from xailab.core import curriculum
 from xailab.course import exercises
+from xailab.course.compare import expect_text
 
 Kind = Literal["code", "predict", "criticize"]
 Check = Callable[[Any], str | None]
 
 
+SECONDS = 30.0  # for one check; the longest takes 7 on two busy cores
+
+
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: what it is worth, its hints, and the function that checks an answer."""
+    """One exercise: what it is worth, its hints, and the function that checks an answer.
+
+    Attributes:
+        seconds: how long the check may run before it is ended.
+        model: the model answer of a free text.
+        rubric: what a good free text says: name of a point -> one sentence. A person ticks.
+    """
 
     id: str
     kind: Kind
@@ -26,8 +36,16 @@ class Exercise:
     difficulty: int
     hints: tuple[str, ...]
     check: Check
+    seconds: float = SECONDS
+    model: str = ""
+    rubric: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        free, size = self.kind == "criticize", len(self.rubric)
+        _require(free == bool(self.model), self.id, "a free text, and no other, has a model answer")
+        _require(
+            4 <= size <= 6 if free else not size, self.id, f"{size} points to tick, not 4 to 6"
+        )
         _require(self.kind in get_args(Kind), self.id, f"kind is {self.kind!r}")
         _require(self.points > 0 and self.minutes > 0, self.id, "points and minutes start at 1")
         _require(1 <= self.difficulty <= 5, self.id, f"difficulty is {self.difficulty}, not 1 to 5")
@@ -62,21 +80,23 @@ _questions: dict[str, Question] = {}
 def exercise(
     id: str,
     *,
-    kind: Kind,
+    kind: Literal["code", "predict"],
     points: int,
     minutes: int,
     difficulty: int = 1,
     hints: tuple[str, ...] = (),
+    seconds: float = SECONDS,
 ) -> Callable[[Check], Check]:
     """Register the decorated function as the check of the exercise `id`.
 
     Args:
         id: `TOPIC.NAME`, with TOPIC the name of the module it stands in.
-        kind: "code", "predict" or "criticize".
+        kind: "code" or "predict"; a free text is registered by `criticize`.
         points: what it counts in `progress()`.
         minutes: how long it takes.
         difficulty: 1 (easy) to 5.
         hints: up to three, the last nearly the answer.
+        seconds: how long the check may run.
 
     Returns:
         A decorator for `check(answer)`, which returns None or a remark, or raises `Mistake`.
@@ -87,7 +107,7 @@ def exercise(
 
     def register(check: Check) -> Check:
         _require(check.__module__.endswith(f".{topic_of(id)}"), id, f"stands in {check.__module__}")
-        entry = Exercise(id, kind, points, minutes, difficulty, tuple(hints), check)
+        entry = Exercise(id, kind, points, minutes, difficulty, tuple(hints), check, seconds)
         taken = _exercises.get(id)
         # The same name again is a reloaded module; another name is a copied id.
         _require(not taken or taken.check.__name__ == check.__name__, id, "this id is taken")
@@ -95,6 +115,37 @@ def exercise(
         return check
 
     return register
+
+
+def criticize(
+    id: str,
+    *,
+    points: int,
+    minutes: int,
+    difficulty: int = 1,
+    hints: tuple[str, ...] = (),
+    model: str,
+    rubric: Mapping[str, str],
+) -> None:
+    """Register a free text, which no machine scores: a person ticks the points of its rubric.
+
+    Args:
+        id: as for `exercise`; so are points, minutes, difficulty and hints.
+        model: the model answer, shown once the learner has written one.
+        rubric: four to six points: name -> one sentence that a good answer says in its own words.
+
+    Raises:
+        ValueError: the id is taken, or a value is out of range.
+    """
+    topic_of(id)
+    told = " ".join(model.split())
+    steps, points_to_tick = tuple(hints), dict(rubric)
+    entry = Exercise(
+        id, "criticize", points, minutes, difficulty, steps, expect_text,
+        model=told, rubric=points_to_tick,
+    )  # fmt: skip
+    _require(_exercises.get(id, entry).model == told, id, "this id is taken")
+    _exercises[id] = entry
 
 
 def question(id: str, text: str, *, choices: Mapping[str, str], right: str) -> None:

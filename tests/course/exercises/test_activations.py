@@ -1,4 +1,4 @@
-"""Lesson `activations`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `activations`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -130,47 +130,6 @@ def test_a_guess_is_a_correlation():
     assert_rejected("activations.loudness", 50, "write 50% as 0.5")
     assert_rejected("activations.loudness", "0.5", "without quotes")
     assert_rejected("activations.loudness", -200, "from -1 to 1")
-
-
-def test_caption_takes_the_model_answer_and_another_one():
-    assert_accepted("activations.caption", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "activations.caption",
-        """The unit reacts to many kinds of digits, twos and sevens among them, so the name is
-        wrong. That threes excite it says nothing about its effect on the logit: knock it out and
-        see whether threes are still recognized, on digits that were not searched before.""",
-    )
-    assert_accepted(
-        "activations.caption",
-        """Nine images say nothing about the other 991: further down there are sevens and eights.
-        That it fires on threes does not show that the network uses it for the 3; turn the whole
-        unit off and count how many threes are now called something else.""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is wrong.", "say more"),
-        (
-            """Both sentences are wrong. The unit is not really what the paper says. It is only a
-            correlation and does not prove anything. I would have measured more and looked at
-            more pictures.""",
-            "top end",
-        ),
-        (
-            "to cause the decision it has to be switched off and then the logit falls " * 4,
-            "top end",
-        ),
-        ("the whole range of activations matters and not the top nine inputs alone " * 4, "test"),
-        (
-            "many kinds of digits remain when the unit is removed and others are shown " * 4,
-            "differ",
-        ),
-    ],
-)
-def test_caption_asks_for_what_is_missing(wrong, match):
-    assert_rejected("activations.caption", wrong, match)
 
 
 def test_every_exercise_with_several_steps_has_hints():

@@ -1,4 +1,4 @@
-"""Lesson `adversarial`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `adversarial`: right answers pass, also unlike ours; wrong ones are named."""
 
 import pytest
 import torch
@@ -136,36 +136,6 @@ def test_ball_names_the_mistake(wrong, match):
 def test_guesses_are_shares(id):
     assert_accepted(id, 0.3)
     assert_rejected(id, 30, "0")
-
-
-GOOD = (
-    "FGSM is a single step, I would want many steps of PGD. Quantizing gives a flat gradient, so "
-    "try a black-box search. The detector has to be shown attacks that it was not tuned on, with "
-    "its false alarms, and then somebody who knows it should try to get past it on real checks too."
-)
-
-
-def test_the_claim_is_criticized():
-    assert_accepted("adversarial.claim", solution_of(LESSON, "criticism"))
-    assert_accepted("adversarial.claim", GOOD)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("I do not believe it.", "words"),
-        (GOOD.replace("single step", "thing").replace("many steps of PGD", "more"), "one step"),
-        (GOOD.replace("a flat gradient", "this").replace("black-box", "random"), "quantizing do"),
-        (
-            GOOD.replace("not tuned on", "made for")
-            .replace("false alarms", "price")
-            .replace("knows it", "is clever"),
-            "which attacks",
-        ),
-    ],
-)
-def test_the_claim_names_what_is_missing(wrong, match):
-    assert_rejected("adversarial.claim", wrong, match)
 
 
 def test_every_code_exercise_has_three_hints():

@@ -67,5 +67,6 @@ def test_acceptance_and_rejection_can_fail(demo):
 @pytest.mark.parametrize("topic", TOPICS)
 def test_every_exercise_is_tested(topic):
     tests = (Path(__file__).parent / f"test_{topic}.py").read_text(encoding="utf-8")
-    missing = [entry.id for entry in registry.exercises_of(topic) if f'"{entry.id}"' not in tests]
+    checked = [entry for entry in registry.exercises_of(topic) if entry.kind != "criticize"]
+    missing = [entry.id for entry in checked if f'"{entry.id}"' not in tests]
     assert missing == []

@@ -1,4 +1,4 @@
-"""Lesson `attention`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `attention`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -183,41 +183,6 @@ def test_guesses_are_shares(name):
     assert_accepted(name, 0.4)
     assert_rejected(name, 40, "0")
     assert_rejected(name, "half", "number")
-
-
-def test_report_takes_the_model_answer_and_a_plain_one():
-    assert_accepted("attention.report", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "attention.report",
-        "It is a single head that they picked, and there are many more of them to look at. The "
-        "weight says where the head reads, not what it gets, because that depends on the value "
-        "there. To find out whether these two words decide I would remove them and compare with "
-        "removing two other words, on all reviews of the test set.",
-    )
-
-
-LONG = " and I would like to say some more about this figure so that the answer is long enough" * 3
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is fine.", "words"),
-        (
-            "It cannot say so: I would delete the words in all reviews" + LONG,
-            "What does a weight leave out",
-        ),
-        ("The values are not in this one head" + LONG, "How would you test"),
-        ("The values are not there, so delete the words" + LONG, "who chose it"),
-        (
-            "The figure shows that the model decides by tepid and delight, as people do. One head "
-            "has high values there. I would delete the other words from the figure" + LONG,
-            "what it does not show",
-        ),
-    ],
-)
-def test_report_asks_for_what_is_missing(wrong, match):
-    assert_rejected("attention.report", wrong, match)
 
 
 def test_exercises_that_need_work_have_three_hints():

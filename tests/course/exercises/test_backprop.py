@@ -191,35 +191,6 @@ def test_a_step_goes_lower_or_higher(wrong):
     assert_rejected("backprop.big_step", wrong, "one of 'lower', 'higher'")
 
 
-def test_review_accepts_the_model_answer_and_another():
-    assert_accepted("backprop.review", solution_of(LESSON, "review"))
-    other = """The loss can be infinite: a log is taken of something that may be 0; use softmax.
-    In delta1 the derivative of the ReLU is needed instead of a1. And W2 is updated too early, so
-    that delta1 sees the wrong one."""
-    assert_accepted("backprop.review", other)
-    short = """No ReLU before the log: use softmax. delta1 needs the mask of one or zero where a1
-    stands. All gradients first, then update W2."""
-    assert_accepted("backprop.review", short)
-
-
-SOFTMAX = "The loss is the log of a ReLU, which is infinite or negative; it should be softmax. "
-SLOPE = "The hidden delta needs the derivative of the ReLU, the mask z1 > 0, and not a1 itself. "
-ORDER = "The weights W2 are changed before the hidden delta uses them, which is the wrong one. "
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is all wrong.", "at least 20 words"),
-        (SLOPE + ORDER, "what may stand before a log"),
-        (SOFTMAX + ORDER, "by what must the signal be multiplied"),
-        (SOFTMAX + SLOPE, "which W2 does delta1 use"),
-    ],
-)
-def test_review_asks_for_what_is_missing(wrong, match):
-    assert_rejected("backprop.review", wrong, match)
-
-
 def test_the_questions_have_one_right_answer_each():
     assert [q.id for q in questions_of("backprop")] == ["backprop.q_relu", "backprop.q_paths"]
     assert find_question("backprop.q_relu").right == "0"

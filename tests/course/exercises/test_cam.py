@@ -1,4 +1,4 @@
-"""Lesson `cam`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `cam`: right answers pass, also unlike ours; wrong ones are named."""
 
 import pytest
 import torch
@@ -186,38 +186,133 @@ def test_blind_agrees_with_grad_cam():
     assert not package.grad_cam(net, bright, 0, layer="0").any()
 
 
-def test_radiology_takes_the_model_answer_and_another_one():
-    assert_accepted("cam.radiology", solution_of(LESSON, "criticism"))
+def test_every_exercise_with_a_number_of_steps_has_hints():
+    steps = {e.id: len(e.hints) for e in exercises_of("cam") if e.kind != "predict"}
+    assert len(steps) == 8
+    assert set(steps.values()) == {3}
+
+
+def test_logit_takes_the_model_answer_and_another_way():
+    assert_accepted("cam.logit", solution_of(LESSON, "logit_by_hand"))
+    assert_accepted("cam.logit", lambda maps, w, b, t: float((w @ maps.flatten(1).mean(1) + b)[t]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda maps, w, b, t: w[t] @ maps.mean((1, 2)), "bias is missing"),
+        (lambda maps, w, b, t: w[t] @ maps.sum((1, 2)) + b[t], "network averages them"),
+        (lambda maps, w, b, t: w[t] @ maps.amax((1, 2)) + b[t], "largest cell"),
+        (lambda maps, w, b, t: w[0] @ maps.mean((1, 2)) + b[0], "weights of class 0"),
+        (lambda maps, w, b, t: w[:, t] @ maps.mean((1, 2)) + b[t], "takes a column"),
+        (lambda maps, w, b, t: w @ maps.mean((1, 2)) + b, "of all classes"),
+        (lambda maps, w, b, t: (w[t] * maps.mean((1, 2))).mean() + b[t], "sum over them"),
+        (lambda maps, w, b, t: (w @ maps.mean((1, 2)) + b).softmax(0)[t], "softmax"),
+        (lambda maps, w, b, t: None, "None"),
+    ],
+)
+def test_logit_names_the_mistake(wrong, match):
+    assert_rejected("cam.logit", wrong, match)
+
+
+def test_ratio_takes_any_number():
+    assert_accepted("cam.ratio", 49)
+    assert_rejected("cam.ratio", -1, "from 0 to")
+    assert_rejected("cam.ratio", "forty-nine", "number")
+
+
+def of_gradients(weigh):
+    return lambda logit, maps: weigh(torch.autograd.grad(logit, maps)[0])
+
+
+def left_behind(logit, maps):
+    logit.backward()
+    return maps.grad.mean((2, 3), keepdim=True)
+
+
+def test_channel_weights_takes_the_model_answer_and_another_way():
+    assert_accepted("cam.channel_weights", solution_of(LESSON, "channel_weights"))
     assert_accepted(
-        "cam.radiology",
-        """The outline comes from interpolation of a coarse grid. One chosen X-ray is no evidence:
-        run all test images, and score the maps against masks that radiologists drew, beside what
-        chance would give. A warm lung could also hold a hospital tag or a chest drain, so the
-        place alone is not the reason the network had.""",
-    )
-    assert_accepted(
-        "cam.radiology",
-        """A handful of numbers was blown up, so it follows the outline by luck. A single example
-        may be cherry-picked. That it is warm there does not make it the reason: hide the lobe and
-        look whether the score falls. I also want the heat for healthy, and patients of another
-        hospital.""",
+        "cam.channel_weights", of_gradients(lambda g: g.flatten(2).mean(2)[:, :, None, None])
     )
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ("It proves nothing.", "say more"),
-        ("one picture is not enough and must be scored on all test images with masks " * 4, "size"),
-        ("the map has seven by seven cells, 7 x 7, and is therefore very coarse " * 4, "how many"),
-        ("a coarse 7 x 7 map should be scored against masks on all images " * 4, "place, not a"),
+        (of_gradients(lambda g: g.mean(1, keepdim=True)), "over the channels"),
+        (of_gradients(lambda g: g), "mean over the cells is missing"),
+        (of_gradients(lambda g: g.mean((2, 3))), "axis of length 1 is missing"),
+        (of_gradients(lambda g: g.sum((2, 3), keepdim=True)), "4 times"),
+        (of_gradients(lambda g: g.abs().mean((2, 3), keepdim=True)), "stay negative"),
+        (of_gradients(lambda g: g.relu().mean((2, 3), keepdim=True)), "cut off"),
+        (lambda logit, maps: maps.detach().mean((2, 3), keepdim=True), "over their gradients"),
+        (lambda logit, maps: torch.autograd.grad(logit, maps), "unpack"),
+        (left_behind, "left a gradient behind"),
     ],
 )
-def test_radiology_asks_for_what_is_missing(wrong, match):
-    assert_rejected("cam.radiology", wrong, match)
+def test_channel_weights_names_the_mistake(wrong, match):
+    assert_rejected("cam.channel_weights", wrong, match)
 
 
-def test_every_exercise_with_a_number_of_steps_has_hints():
-    assert {
-        e.id: len(e.hints) for e in exercises_of("cam") if e.kind != "predict"
-    } == dict.fromkeys(["cam.class_map", "cam.grad_cam", "cam.blind", "cam.radiology"], 3)
+def test_pointing_takes_the_model_answer_and_another_way():
+    assert_accepted("cam.pointing", solution_of(LESSON, "pointing"))
+
+    def one_by_one(heat, truth):
+        places = [divmod(int(one.argmax()), one.shape[-1]) for one in heat]
+        hits = [bool(mask[place]) for mask, place in zip(truth, places, strict=True)]
+        return sum(hits) / len(hits)
+
+    assert_accepted("cam.pointing", one_by_one)
+
+
+def hits(heat, truth):
+    return truth.flatten(1)[torch.arange(len(truth)), heat.flatten(1).argmax(1)].float()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda heat, truth: hits(heat.abs(), truth).mean(), "absolute value"),
+        (lambda heat, truth: hits(heat, truth).sum(), "counted"),
+        (hits, "one number for all 4"),
+        (lambda heat, truth: truth.flatten()[heat.argmax()].float(), "whole batch"),
+        (lambda heat, truth: truth.float().mean(), "what chance gives"),
+        (
+            lambda heat, truth: (
+                (heat.clamp(min=0)[:, 0] * truth).sum((1, 2)) / heat.clamp(min=0).sum((1, 2, 3))
+            ).mean(),
+            "mass",
+        ),
+    ],
+)
+def test_pointing_names_the_mistake(wrong, match):
+    assert_rejected("cam.pointing", wrong, match)
+
+
+def test_mended_takes_the_model_answer_and_the_package():
+    assert_accepted("cam.mended", solution_of(LESSON, "mended"))
+    assert_accepted(
+        "cam.mended",
+        lambda model, x, target, layer: package.hires_cam(
+            model, x, target, layer=layer, relu=False, upsample=False
+        ),
+    )
+
+
+def with_own(weigh, finish=lambda heat: heat):
+    return by_steps(weigh, finish)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (with_own(mean), "step that loses the answer"),
+        (with_own(mean, torch.relu), "still Grad-CAM"),
+        (with_own(lambda g: g, torch.relu), "leave it out"),
+        (with_own(torch.relu), "LayerCAM"),
+        (with_own(torch.abs), "lost their signs"),
+    ],
+)
+def test_mended_names_the_mistake(wrong, match):
+    assert_rejected("cam.mended", wrong, match)

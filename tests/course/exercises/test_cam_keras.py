@@ -1,4 +1,4 @@
-"""Lesson `cam_keras`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `cam_keras`: right answers pass, also unlike ours; wrong ones are named."""
 
 from importlib.util import find_spec
 
@@ -254,39 +254,6 @@ def test_padding_takes_a_correlation():
         assert_accepted("cam_keras.padding", guess)
     for guess, match in ((47, "from -1 to 1"), ([0.5], "from -1 to 1"), ("high", "a str came")):
         assert_rejected("cam_keras.padding", guess, match)
-
-
-def test_agreement_takes_the_model_answer_and_another_one():
-    assert_accepted("cam_keras.agreement", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "cam_keras.agreement",
-        "Two ports of one network that give one map tell me that nobody made a bug while "
-        "porting. They share the weights and Grad-CAM's formula, so whatever Grad-CAM gets wrong, "
-        "both get wrong. I would ask a doctor to outline each tumor and count how much of the "
-        "heat is inside, next to what a map of noise would get.",
-    )
-
-
-PRAISE = (
-    "This is a careful piece of work: five hundred images are many, and a correlation of .9999 "
-    "could hardly be higher. I believe that the heat is where the tumor is, and I like that the "
-    "authors took the trouble to write everything two times."
-)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It proves nothing.", "at least 35 words"),
-        (PRAISE, "What does the agreement show"),
-        (f"{PRAISE} It shows that the code has no error.", "independent evidence"),
-        (f"{PRAISE} It tests the code, but the formula is shared.", "What would you ask for"),
-        (f"{PRAISE} Two programs gave the same map on random images.", "independent evidence"),
-        (f"{PRAISE} One network, the same weights: we recovered random photos.", "What would you"),
-    ],
-)
-def test_agreement_asks_for_what_is_missing(wrong, match):
-    assert_rejected("cam_keras.agreement", wrong, match)
 
 
 def test_every_exercise_has_hints():

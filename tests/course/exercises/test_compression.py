@@ -1,4 +1,4 @@
-"""Lesson `compression`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `compression`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -140,36 +140,3 @@ def test_guesses_have_a_form():
     assert_rejected("compression.bytes", 20, "write 20% as 0.2")
     assert_accepted("compression.maps", -0.1)
     assert_rejected("compression.maps", 60, "from -1 to 1")
-
-
-def test_report_takes_the_model_answer_and_other_words():
-    assert_accepted("compression.report", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "compression.report",
-        "Zeros take four bytes each in an ordinary array and are multiplied like other numbers, so "
-        "neither size nor speed follows; measure both. The maps of the tuned network no longer "
-        "agree with the old ones even where the answers do, so validate again. Whether it is more "
-        "interpretable needs a test with a known reason.",
-    )
-    assert_accepted(
-        "compression.report",
-        "The weights are zeros but the file has the same size and the time is the same, so I want "
-        "measured kB and milliseconds. The same accuracy can hide other answers. I would "
-        "compare the Grad-CAM maps of both networks. Whether it is interpretable should be tested "
-        "where the answer is known, as with the mark.",
-    )
-
-
-@pytest.mark.parametrize(
-    ("missing", "match"),
-    [
-        ("file disk bytes " * 14, "The old maps carry over"),
-        ("bytes, and the maps carry over " * 8, "what did you measure"),
-        ("correlation of ranks, known answer, " * 10, "what does a zero cost"),
-        ("the file and the ranks of the maps " * 6, "how would you test that"),
-        ("too short", "say more"),
-        (7, "as text"),
-    ],
-)
-def test_report_asks_for_what_is_missing(missing, match):
-    assert_rejected("compression.report", missing, match)

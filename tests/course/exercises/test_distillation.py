@@ -1,4 +1,4 @@
-"""Lesson `distillation`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `distillation`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -121,60 +121,6 @@ def test_interval_names_the_mistake(wrong, match):
 def test_guesses(entry, good, bad, match):
     assert_accepted(entry, good)
     assert_rejected(entry, bad, match)
-
-
-def test_credit_takes_the_model_answer_and_another_one():
-    assert_accepted("distillation.credit", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "distillation.credit",
-        """Agreement with the training data says little; I would want it on held-out applicants.
-        And even a perfect copy of the decisions need not rest on the same grounds: why the network
-        rejects someone can be another feature that goes with the tree's. Where the two disagree,
-        an applicant gets a letter with an invented cause, and these may all be of one group.""",
-    )
-
-
-@pytest.mark.parametrize(
-    "good",
-    [
-        """The tree and the network mostly decide alike on the applications used to grow it. How
-        often they agree on applications they have not seen, the number does not say, so measure it
-        on fresh applications. A tree can give the same output for other reasons. For four percent
-        of the people it even says something else, and they get an untrue explanation.""",
-        """On the very data the tree was fitted to, its output equals the network's. It says nothing
-        on applications from next month. Agreement of outputs is not agreement of what drives them:
-        two columns that go together can be exchanged. I would ask for a separate sample, split
-        into accepted and rejected. The other four cases in a hundred get a letter that is not true:
-        for them a wrong rule is printed.""",
-    ],
-)
-def test_credit_takes_other_words(good):
-    assert_accepted("distillation.credit", good)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It proves nothing.", "say more"),
-        ("an agreement of answers is not an agreement of reasons " * 6, "On which applications"),
-        ("measure it again on held-out rows and for every group too " * 5, "give its reasons"),
-        ("on new rows, and agreement says nothing about the reasons " * 5, "handed to those"),
-        (
-            """This is problematic: a network is a black box and a tree is simple. The reasons
-            might be wrong and there could be new problems. One has to be careful with such claims,
-            and more tests and more data would be needed before people are judged by it.""",
-            "On which applications",
-        ),
-        (
-            """96 % is high: the tree is good. It differs a little on unseen data, but each letter
-            gives the reasons, which are easy to read, and that is what transparency means. I would
-            only ask for more rules, and for a shorter letter, to make it clearer still.""",
-            "give its reasons",
-        ),
-    ],
-)
-def test_credit_asks_for_what_is_missing(wrong, match):
-    assert_rejected("distillation.credit", wrong, match)
 
 
 def test_every_exercise_with_a_number_of_steps_has_hints():

@@ -1,4 +1,4 @@
-"""Lesson `fairness`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `fairness`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pandas as pd
@@ -139,54 +139,6 @@ def test_guesses_are_shares(id):
     assert_rejected(id, 20, "write 20% as 0.2")
     assert_rejected(id, "0.2", "without quotes")
     assert_rejected(id, -0.1, "from 0 to 1")
-
-
-def test_press_takes_the_model_answer_and_another_one():
-    assert_accepted("fairness.press", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "fairness.press",
-        """Other columns stand in for race, so not using it hides the problem from the auditor. With
-        different base rates, equal precision means more false alarms for one group; not all
-        metrics can be met at the same time. The test with 18 people could not find anything, its
-        interval covers half of the axis. And nobody knows who reoffends: the file counts arrests,
-        which depend on where the police are.""",
-    )
-    assert_accepted(
-        "fairness.press",
-        """Dropping the race column leaves age and priors, which tell something about race. Equal
-        precision was true of COMPAS as well, and yet twice as many Black people as White people
-        who were not charged again were flagged. No significant difference among so few people says
-        nothing. Charged is not the same as committing a crime: whoever is policed more is charged
-        more.""",
-    )
-
-
-def test_press_refuses_words_without_a_reason():
-    vague = """The press release is misleading, because the score may depend on age and on other
-    things, and what they measure is not good. Small groups are treated badly, so race should be
-    left out for real. At the same time, fairness is important for everyone, and the company
-    should keep better records and try harder for all people."""
-    assert_rejected("fairness.press", vague, "section 5")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is not fair.", "say more"),
-        ("the interval of small groups, false positive rates, and charges by police " * 5, "sect"),
-        ("a proxy carries it, the interval of small groups is wide, and police charges " * 5, "4"),
-        (
-            "a proxy carries it, false positive rates forced apart, charges by police " * 5,
-            "how",
-        ),
-        (
-            "a proxy carries it, false positive rates forced, the interval is wide " * 5,
-            "y real",
-        ),
-    ],
-)
-def test_press_asks_for_what_is_missing(wrong, match):
-    assert_rejected("fairness.press", wrong, match)
 
 
 def test_every_exercise_with_a_number_of_steps_has_hints():

@@ -1,4 +1,4 @@
-"""Lesson `faults`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `faults`: right answers pass, also unlike ours; wrong ones are named."""
 
 import struct
 
@@ -139,40 +139,6 @@ def test_guesses():
 
 def test_the_kinds_are_those_of_the_package():
     assert module._KINDS == faults.CORRUPTIONS
-
-
-def test_report_takes_the_model_answer_and_another_one():
-    assert_accepted("faults.report", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "faults.report",
-        """A random bit is mostly one of the fraction, and those do no harm, so the average is small
-        by construction. I want to see the exponent bits on their own, and the largest loss among
-        the thousand flips, not only the mean. A loss of one percent could also mean that one class
-        of objects is never seen again. They did not try several flips at once.""",
-    )
-    assert_accepted(
-        "faults.report",
-        """Averages hide what matters. A flip in a low fraction bit changes almost nothing, and most
-        bits are such, so the mean is small even when an exponent flip ruins the camera. Please
-        report how many of the 1,000 flips lost more than half of the accuracy, and in which layer
-        they were. A car that is blind once in 1,000 flips is not safe.""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("An average says little.", "say more"),
-        ("the mean hides the worst flip, and one class may be lost for good " * 4, "32 bits"),
-        (
-            "only the exponent matters, and a class of objects may be lost for good " * 4,
-            "the worst",
-        ),
-        ("only the exponent matters, and the worst of all should have been reported " * 4, "hide"),
-    ],
-)
-def test_report_asks_for_what_is_missing(wrong, match):
-    assert_rejected("faults.report", wrong, match)
 
 
 def test_the_quiz_counts_right():

@@ -1,4 +1,4 @@
-"""Lesson `feature_visualization`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `feature_visualization`: right answers pass, also unlike ours; wrong ones are named."""
 
 import pytest
 import torch
@@ -135,39 +135,6 @@ INSIDE = (1, 2, 3)
 )
 def test_roughness_names_the_mistake(wrong, match):
     assert_rejected("feature_visualization.roughness", wrong, match)
-
-
-def test_melanoma_takes_the_model_answer_and_another_one():
-    assert_accepted("feature_visualization.melanoma", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "feature_visualization.melanoma",
-        """This image is synthetic: no photo of skin looks like it. I would like to see the real
-        lesions that excite unit 212, and pictures from a different seed, next to one from an
-        untrained network. Even if the unit likes such borders, switch it off and see whether any
-        decision changes. Accuracy on new patients is what counts for the clinic.""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It proves nothing.", "say more"),
-        (
-            "ask for another seed and remove the unit to see what decisions do then " * 4,
-            "real skin",
-        ),
-        (
-            "the picture is an extreme and lies far from all photos of skin; accuracy " * 4,
-            "control",
-        ),
-        (
-            "the picture is optimized and a shuffled network paints nice ones as well " * 4,
-            "deciding",
-        ),
-    ],
-)
-def test_melanoma_asks_for_what_is_missing(wrong, match):
-    assert_rejected("feature_visualization.melanoma", wrong, match)
 
 
 def test_every_exercise_has_hints():

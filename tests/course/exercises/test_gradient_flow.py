@@ -1,4 +1,4 @@
-"""Lesson `gradient_flow`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `gradient_flow`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -151,50 +151,6 @@ def test_guesses_have_the_right_form():
 )
 def test_guesses_of_another_form_are_refused(id, wrong, match):
     assert_rejected(id, wrong, match)
-
-
-CLIPPED = (
-    "The norm was read after clipping, so it is 1 by construction; the loss may explode all the "
-    "same, so log it before. "
-)
-SCALED = (
-    "The norms say nothing about worth: make one layer ten times as large and the next ten times "
-    "smaller, and the network computes the same. "
-)
-REMOVED = (
-    "Whether a layer can go you find out by removing it and measuring the accuracy; a plain "
-    "network without skips breaks. "
-)
-
-
-def test_report_accepts_the_model_answer_and_another():
-    assert_accepted("gradient_flow.report", solution_of(LESSON, "report"))
-    assert_accepted("gradient_flow.report", CLIPPED + SCALED + REMOVED)
-    own = """Once clipped, a norm cannot exceed 1, whatever explodes below. Importance is not the
-    same as gradient size: two layers can trade a factor while the output stays. I would ablate the
-    upper layers one at a time on held-out data before I believe that they are useless."""
-    assert_accepted("gradient_flow.report", own)
-
-
-def test_report_is_not_satisfied_by_its_words_in_another_sense():
-    vague = """A network with 50 hidden layers is difficult to train and many factors play a role,
-    for example the learning rate and the data. I would try several seeds, measure the loss and use
-    batch norm and skips to be sure that the training is stable and that the layers can stay."""
-    assert_rejected("gradient_flow.report", vague, "Where was the norm of 1.0 read")
-    assert_rejected("gradient_flow.report", CLIPPED + vague, "Is a large gradient an important")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is all wrong.", "at least 40 words"),
-        (SCALED + REMOVED, "Where was the norm of 1.0 read"),
-        (CLIPPED + REMOVED, "Is a large gradient an important layer"),
-        (CLIPPED + SCALED, "May layers 30 to 50 go"),
-    ],
-)
-def test_report_asks_for_what_is_missing(wrong, match):
-    assert_rejected("gradient_flow.report", wrong + " I am sure of that, and it is true.", match)
 
 
 def test_the_lesson_has_every_kind_of_exercise():

@@ -1,4 +1,4 @@
-"""Lesson `lime`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `lime`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -130,54 +130,6 @@ def test_guesses_are_numbers_in_range():
         assert_accepted("lime.seeds", guess)
     assert_rejected("lime.seeds", 30, "-1")
     assert_rejected("lime.seeds", "much", "number")
-
-
-REPORT = (
-    "The experts' ratings say that the maps are plausible; they do not test the network. Cover the "
-    "region and report the fall of the score beside random regions, for all images. The figure is "
-    "the same because the seed is: run other seeds and give their rank correlation and the R2."
-)
-
-
-PLAIN = (
-    "Experts who like a picture tell us something about the experts, not about the network. It "
-    "would be better to hide the mole and look whether the diagnosis flips. Running it with the "
-    "same random numbers must give the same picture: vary the seed, and the number of patches too."
-)
-AGREES = (
-    "The report is careful. The green region covers the mole, five dermatologists say that it is "
-    "plausible, and the figure of seed 42 is stable, because two runs of the notebook agree in "
-    "every patch. So the explanation is faithful, and the network is safe to use in a clinic."
-)
-
-
-def test_the_criticism_speaks_of_three_things():
-    assert_accepted("lime.report", solution_of(LESSON, "criticism"))
-    assert_accepted("lime.report", REPORT)
-    assert_accepted("lime.report", PLAIN)
-
-
-@pytest.mark.parametrize(
-    ("left_out", "match"),
-    [
-        (("plausible", "ratings"), "convincing"),
-        (("Cover", "fall of the score"), "asking the network"),
-        (("seed", "rank correlation"), "same figure"),
-    ],
-)
-def test_the_criticism_asks_for_what_is_missing(left_out, match):
-    text = REPORT
-    for words in left_out:
-        text = text.replace(words, "something")
-    assert_rejected("lime.report", text, match)
-
-
-def test_repeating_the_report_is_no_criticism():
-    assert_rejected("lime.report", AGREES, "asking the network")
-
-
-def test_a_short_criticism_is_not_enough():
-    assert_rejected("lime.report", "Plausible is not faithful; try other seeds.", "words")
 
 
 def test_every_exercise_of_the_lesson_is_here():

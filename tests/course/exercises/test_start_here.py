@@ -73,60 +73,6 @@ def test_astronaut_names_the_mistake(wrong, match):
     assert_rejected("start_here.astronaut", wrong, match)
 
 
-OTHER_WAY = (
-    "There is hardly any background, so a map cannot be anywhere but on the cat. "
-    "Hide the cheek and look whether the probability falls."
-)
-WHERE_NOT_WHAT = (
-    "The map only says where the network found evidence, not what it saw there: it could use a "
-    "collar. I would blur the face and see if the probability falls."
-)
-OWN_SCALE = (
-    "Every map has a bright spot, because it is drawn on its own scale, also where there is no "
-    "cat. I would ask for another class and compare the tops."
-)
-
-
-@pytest.mark.parametrize("argument", [OTHER_WAY, WHERE_NOT_WHAT, OWN_SCALE])
-def test_right_reason_accepts_each_doubt_with_a_test(argument):
-    assert_accepted("start_here.right_reason", argument)
-
-
-def test_right_reason_accepts_the_model_answer():
-    assert_accepted("start_here.right_reason", solution_of(LESSON, "argument"))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("No.", "at least 15 words"),
-        (
-            "It does follow, because the map is warm on the cat and so the network looks at the "
-            "cat and has learned what a cat looks like.",
-            "agree with your friend",
-        ),
-        (
-            "I think the map is warm on the cat because the network has seen cats in training and "
-            "so it must be right.",
-            "Could this map have missed",
-        ),
-        (
-            "The network is only 39 percent sure of tiger cat, so one should take another network "
-            "that is better trained.",
-            "How sure the network is, is another question",
-        ),
-        (
-            "The cat is the whole photo, so the map is always warm on the cat, and that tells us "
-            "nothing about the true reason.",
-            "needs a test",
-        ),
-        (42, "as text"),
-    ],
-)
-def test_right_reason_asks_for_what_is_missing(wrong, match):
-    assert_rejected("start_here.right_reason", wrong, match)
-
-
 def test_the_stubs_count_as_not_done():
     assert is_empty("\n(your answer here)\n")
     assert is_empty(...)

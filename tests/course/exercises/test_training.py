@@ -1,4 +1,4 @@
-"""Lesson `training`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `training`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -195,43 +195,6 @@ def test_recall_names_the_mistake(wrong, match):
 
 
 # ---- free text
-
-
-def test_report_takes_the_model_answer_and_another_one():
-    assert_accepted("training.report", solution_of(LESSON, "criticism"))
-    assert_accepted(
-        "training.report",
-        """Because they augment before the split, near duplicates of an X-ray are in training and
-        test, and so are other pictures of the same person. A network that never finds the disease
-        would be right for 94 of 100, so I want to see how many sick people it missed. And 0.3%
-        more in a single run is noise; repeat it with other seeds.""",
-    )
-    assert_accepted(
-        "training.report",
-        """Same patients in train and test. They choose the epoch on the test set. Accuracy is
-        useless with 6% positives, give recall. 0.3% is noise, need more seeds.""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ("It is a bad report.", "say more"),
-        (
-            "A good report: 2,000 X-rays of 150 patients is a lot, the best epoch was chosen on "
-            "the test set, the loss falls smoothly, and the recall is surely as high as 99.6%.",
-            "copied",
-        ),
-        (
-            "the disease is rare and recall is missing and there is only one seed here " * 4,
-            "copied",
-        ),
-        ("there is a leak between training and test and only one seed was trained " * 4, "6%"),
-        ("there is a leak by patient, and the recall of the disease is not given " * 4, "luck"),
-    ],
-)
-def test_report_asks_for_what_is_missing(wrong, match):
-    assert_rejected("training.report", wrong, match)
 
 
 def test_every_exercise_with_a_number_of_steps_has_hints():

@@ -1,4 +1,4 @@
-"""Lesson `uncertainty`'s checks take right answers, also other ones than ours, and name wrong ones."""
+"""Checks of `uncertainty`: right answers pass, also unlike ours; wrong ones are named."""
 
 import numpy as np
 import pytest
@@ -149,68 +149,6 @@ def test_guesses_are_shares(id):
     assert_accepted(id, 0.5)
     assert_rejected(id, 50, "0|1")
     assert_rejected(id, "half", "number")
-
-
-REPORT = """
-Equal averages do not make a network calibrated: too sure and too modest bins cancel. I want the
-reliability diagram. Softmax above .9 says nothing about photos of another kind, from another
-camera, which this network never saw. And conformal coverage holds on average, not for each patient;
-with new cameras it does not hold at all.
-"""
-
-
-def test_the_report_is_read_for_what_it_has_to_say():
-    assert_accepted("uncertainty.report", solution_of(LESSON, "criticism"))
-    assert_accepted("uncertainty.report", REPORT)
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("I do not trust it.", "words"),
-        (
-            REPORT.replace("bins", "answers")
-            .replace("reliability", "usual")
-            .replace("Equal averages", "Such numbers")
-            .replace("cancel", "exist"),
-            "Mean confidence",
-        ),
-        (
-            REPORT.replace("another kind", "skin")
-            .replace("never saw", "likes")
-            .replace("does not hold at all", "is the same"),
-            "another kind",
-        ),
-        (
-            REPORT.replace("on average, not for each patient", "as they say").replace(
-                "averages", "numbers"
-            ),
-            "one of them",
-        ),
-    ],
-)
-def test_a_report_that_leaves_something_out(text, match):
-    assert_rejected("uncertainty.report", text, match)
-
-
-VAGUE = """
-The numbers look good, but one should be careful before a product is used on patients in a third
-country with another camera. I would ask for more data and for more tests by independent people.
-It is necessary that a doctor checks each case, since a network can make mistakes, and some groups
-may be treated worse.
-"""
-OWN_WORDS = """
-The numbers say only that mean confidence and accuracy agree over all photos. Overconfidence at
-high values may be paid for by modest answers elsewhere, so above .9 it could be wrong often; show
-me the calibration curve. A guarantee of 95 % is one over the population: not for any one patient,
-and dark skin may get far less. In the third country the data shift, so they have to collect
-labels there and start again.
-"""
-
-
-def test_vague_words_are_not_enough_and_own_words_are():
-    assert_rejected("uncertainty.report", VAGUE, "Mean confidence")
-    assert_accepted("uncertainty.report", OWN_WORDS)
 
 
 def test_hints_lead_on():

@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
     expect_detached,
-    expect_mentions,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -166,9 +165,8 @@ def double(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "adversarial.claim",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -180,31 +178,32 @@ def double(guess: Any) -> None:
         "Stronger attacks and curves over epsilon; hidden gradients, so black-box or borrowed "
         "gradients; attacks the detector has not seen, its false alarms; an adaptive attacker.",
     ),
+    model="""
+    FGSM is one step, the weakest attack there is: I would ask for PGD with many steps and
+    random starts, and for a curve over epsilon that falls to 0, because at .3 a working attack
+    should leave little. That the quantized model withstands as well points to a hidden
+    gradient: rounding has slope 0, so I would attack it with a black-box search such as
+    squares, and with the gradient borrowed from the bare network. The detector was tuned on the
+    attack that it is tested on; I want its ROC on attacks it has not seen, L2 for example, and
+    the false alarms on clean checks that the 99.2 % cost. And nobody has tried to escape it: an
+    adaptive attacker, who knows the detector, is the test that counts. An epsilon ball is not
+    all that happens to a check either: folds, stamps and pens are not in it.
+    """,
+    rubric={
+        "one step": "FGSM is a single step, a weak attack: ask for PGD with many steps and random "
+        "starts.",
+        "curve": "One epsilon is one point: ask for accuracy over epsilon, which has to fall to 0 "
+        "if the attack works.",
+        "hidden gradient": "Quantizing has slope 0, so attacks by gradient stand still; that is "
+        "masking, not safety. Attack without gradients, or with borrowed ones.",
+        "unseen attacks": "The detector was tuned on the attack it is tested on: test it on "
+        "attacks that it has not seen.",
+        "false alarms": "99.2% means little without the false alarms on clean checks: ask for the "
+        "ROC curve.",
+        "adaptive attacker": "Nobody who knows the detector has tried to escape it; that attacker "
+        "is the test that counts.",
+    },
 )
-def claim(answer: Any) -> None:
-    """Speaks of stronger attacks, of hidden gradients, and of attacks unseen or adaptive."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"\bpgd\b|projected|one.?step|single.?step|(weak|strong)\w* attack|more steps|many steps"
-        r"|iterat|stronger|weakest|curve",
-        "FGSM is one step: which attack would you ask for, and over which epsilons?",
-    )
-    expect_mentions(
-        answer,
-        r"(hid|mask|obfuscat|zero|no|flat|vanish)\w* (the )?(its )?(gradient|slope)|gradient is "
-        r"(0|zero|hidden|masked)|slope (is )?(0|zero|of 0)|black.?box|square|borrow|transfer"
-        r"|straight.?through|without (a |any )?gradient",
-        "What does quantizing do to the gradient that FGSM needs, and which attack needs none?",
-    )
-    expect_mentions(
-        answer,
-        r"unseen|not seen|never seen|not (been )?(tuned|trained|shown)|another attack|other attack"
-        r"|different attack|new attack|false (alarm|positive)|knows? (the |about |of )?(the )?"
-        r"(detector|alarm|defen[cs]e)|adaptive",
-        "The detector: tested on which attacks, at how many false alarms, and against an attacker "
-        "who knows it?",
-    )
 
 
 question(

@@ -4,13 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
     expect_finite,
-    expect_mentions,
     expect_shape,
     expect_share,
-    expect_words,
     question,
 )
 from xailab.course.compare import as_array
@@ -240,9 +239,8 @@ def moved(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "attention.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -254,36 +252,31 @@ def moved(guess: Any) -> None:
         "Values; mixing by earlier layers; other patterns with the same output; delete the words "
         "and see; compare with integrated gradients; one head and one text, chosen.",
     ),
+    model="""
+    The figure shows the weights of one head of 72, chosen by the authors; other heads look
+    elsewhere, and a head that can be switched off without harm proves nothing. A weight is half
+    of a product: how much is handed over depends on the value behind it. In layer 5 a position
+    no longer holds the word that is printed there but a mix made by earlier layers, and other
+    patterns can give the same output. Attention has no sign and no class, so it cannot say that
+    "tepid" spoke against and "delight" for. I would ask for the fall of the logit when these
+    words are deleted, beside random words, over many reviews; for integrated gradients on the
+    embeddings; and for the same test on data where the deciding word is known.
+    """,
+    rubric={
+        "one of many": "It is one head of 72 on one review, chosen by the authors: what do the "
+        "others show?",
+        "values": "A weight is half of a product: what is handed on also depends on the value "
+        "vector behind it.",
+        "mixing": "In layer 5 a position holds a mix of words made by earlier layers, not the "
+        "word printed there.",
+        "no sign": "Attention has neither sign nor class: it cannot say that one word spoke for "
+        "the verdict, another against.",
+        "not unique": "Other attention patterns can give the same output, so the pattern is not "
+        "the reason.",
+        "experiment": "Test it: delete or replace these words, beside random ones, on many "
+        "reviews, and watch the logit; or use data where the deciding word is known.",
+    },
 )
-def report(answer: Any) -> None:
-    """Denies the claim; speaks of what weights leave out, of a test, of the choice of the head."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"\bnot\b|n't\b|n’t\b|\bno\b|\bnor\b|never|cannot|neither|unclear|unknown|only shows|nothing about"
-        r"|unproven|overclaim|too (much|far|strong)|insufficient|misleading",
-        "Does the figure show that the verdict rests on these words? Say what it does not show.",
-    )
-    expect_mentions(
-        answer,
-        r"value|mix|earlier layer|first layer|layers (below|before)|same (output|answer|logit|score)"
-        r"|other pattern|another pattern|residual|not unique|position",
-        "What does a weight leave out? Speak of values, of mixing in earlier layers, or of other "
-        "patterns with the same output.",
-    )
-    expect_mentions(
-        answer,
-        r"delet|remov|occlu|leav(e|ing) out|mask|without (the|these|those) word|replac|integrated "
-        r"grad|perturb|switch(ed|ing)? off|ablat|counterfact|planted|known answer",
-        "How would you test that these words decide? Name an experiment on the model.",
-    )
-    expect_mentions(
-        answer,
-        r"\bone (head|text|review|example|sentence|map|case|picture|figure)|single|chosen|chose|picked"
-        r"|cherry|which head|(all|many|more|other|every) (of )?(the )?(\d+ )?(head|review|example|text"
-        r"|layer|sentence|case)|72|144|anecdot|select|average over",
-        "One head of many on one review: who chose it, and what do the others show?",
-    )
 
 
 question(

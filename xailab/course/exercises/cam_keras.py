@@ -7,12 +7,11 @@ import numpy as np
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_number,
     expect_shape,
-    expect_words,
     question,
 )
 from xailab.course.toys import uneven_network
@@ -303,9 +302,8 @@ def _nested(name: str, piece: Callable[[Any], Any]) -> None:
 # ---- free text ----------------------------------------------------------------------------------
 
 
-@exercise(
+criticize(
     "cam_keras.agreement",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -317,28 +315,30 @@ def _nested(name: str, piece: Callable[[Any], Any]) -> None:
         "It tests the code, not the method; shared mistakes stay; ask for masks of the tumors and "
         "the value of chance.",
     ),
+    model="""
+    The agreement shows that the weights were carried over well and that both programs compute
+    the same formula: it tests the code. The two maps are not independent evidence, because the
+    network and the method are the same, so a mistake of the method occurs twice; on the marked
+    digits, two maps that agreed to six digits both missed the mark. Even two wrong programs
+    could agree, for example if both explain the probability or share one wrong preprocessing. I
+    would ask for a test against a known answer: masks of the tumors, drawn by radiologists,
+    with the share of the heat inside beside the share that chance gives, or a planted mark. I
+    would also ask for other methods on the same images, for what happens when the tumor is
+    covered, and for the maps of a network with random weights.
+    """,
+    rubric={
+        "tests the code": "The agreement shows that the weights were carried over and that both "
+        "programs compute the same formula.",
+        "not independent": "The two maps are not independent evidence: the network and the method "
+        "are the same.",
+        "shared mistakes": "A mistake of the method, or of the preprocessing, occurs in both: "
+        "maps that agree can both miss the mark.",
+        "known answer": "Whether the model looks at the tumor needs masks or a planted mark, "
+        "beside the share that chance gives.",
+        "other controls": "Ask for another experiment: cover the tumor, use other methods, or "
+        "randomize the weights.",
+    },
 )
-def agreement(answer: Any) -> None:
-    """Speaks of what was tested, of shared mistakes, and of a known answer."""
-    expect_words(answer, 35)
-    expect_mentions(
-        answer,
-        r"\bcode\b|program|implement|\bport|weights|\bbug|software|comput",
-        "What does the agreement show, after all? Say what it is a good test of.",
-    )
-    expect_mentions(
-        answer,
-        r"\bsame (network|model|formula|method|mistake|error|weights)|not independent"
-        r"|(is|are|was|were)n.t independent|shared?\b|in common|both (wrong|miss)"
-        r"|\balso wrong|agree.{0,60}(wrong|miss)|(wrong|mistake|miss).{0,60}(agree|both)",
-        "Are the two maps independent evidence? Say what they have in common.",
-    )
-    expect_mentions(
-        answer,
-        r"mask|truth|known answer|annotat|radiologist|doctor|expert|pointing|chance|\bcover|occlu"
-        r"|delet|remov|randomi[sz]|random (weights|map|network)|planted|other method|insert",
-        "What would you ask for, to find out whether the model looks at the tumor?",
-    )
 
 
 question(

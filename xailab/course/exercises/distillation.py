@@ -4,12 +4,11 @@ from typing import Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_number,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -176,9 +175,8 @@ def moved(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "distillation.credit",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -189,36 +187,31 @@ def moved(guess: Any) -> None:
         "Fidelity on new rows and for the rejected alone; answers against reasons; those on whom "
         "the two models differ get a false reason.",
     ),
+    model="""
+    The 96 % were measured on the rows the tree was grown on; a tree can learn those by heart,
+    so I would ask for its fidelity on new applications, and for each group and for the rejected
+    ones alone, since most applications may be easy approvals. Fidelity compares answers, not
+    reasons: another model can give the same answer by other means, as our tree did, which asked
+    fixed pixels. For the 4 in 100 on whom the two differ, the rule handed out is plainly false.
+    I would compare attributions of both models, beside what chance gives, and check each single
+    letter: does the network itself change its answer when the rule's condition is changed? If
+    the rules are good enough to explain, decide by the tree itself.
+    """,
+    rubric={
+        "new rows": "96% was measured on the rows the tree was grown on; ask for its fidelity on "
+        "new applications.",
+        "groups": "Ask for it among the rejected alone, and by group: most applications may be "
+        "easy approvals.",
+        "answers, not reasons": "The same answers do not mean the same reasons: another model can "
+        "get there by other means.",
+        "the other four": "For the 4 in 100 on whom the two differ, the reason that is handed out "
+        "is false.",
+        "test each letter": "Check with the network itself: does its answer change when the "
+        "condition in the letter changes?",
+        "use the tree": "If the rules are good enough to explain the decision, let the tree "
+        "decide.",
+    },
 )
-def credit(answer: Any) -> None:
-    """Speaks of new rows, of answers against reasons, and of those where the two differ."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"\b(new|fresh|other|separate|independent|later|future|unknown|different) (\w+ )?(applica|row|"
-        r"data|case|custom|people|person|example|set\b|sample)|held.?out|hold.?out|unseen|by heart|"
-        r"memori[sz]|over-?fit|test (row|data|set)|validat|next (week|month|quarter|year)|(not|n't|"
-        r"never|nobody)( \w+)? (see|saw|seen)\b|generali[sz]",
-        "On which applications was the agreement measured, and on which should it be?",
-    )
-    why = (
-        r"(reason|\bwhy\b|ground|logic|mechanism|cause|explanation|inside|internal|rel(y|ies)\b|"
-        r"drives?\b|uses?\b)"
-    )
-    but = r"(\bnot?\b|n't|nothing|different|\bother\b|another|never|without|neither|\bnor\b|cannot)"
-    expect_mentions(
-        answer,
-        rf"\b{but}[^.]{{0,70}}{why}|{why}[^.]{{0,70}}{but}|other means|shortcut|correlat",
-        "The tree gives the network's answers; does it give its reasons?",
-    )
-    expect_mentions(
-        answer,
-        r"\b(4|four) ?(%|percent|per cent|cases|people|applicants|(in|of|out of) (a |every )?(100|"
-        r"hundred))|disagree|differ|do(es)? not (agree|match|follow)|mismatch|(false|wrong|untrue|"
-        r"invented) (reason|rule|letter|explanation|cause)|each (\w+ )?(letter|case|applicant|person)"
-        r"|per (group|applicant)|(among|for|on|of) the rejected|rejected (alone|ones|only)|minority",
-        "What is handed to those on whom tree and network do not agree?",
-    )
 
 
 question(

@@ -6,11 +6,10 @@ import numpy as np
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -176,9 +175,8 @@ def blind_gap(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "fairness.press",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -189,34 +187,32 @@ def blind_gap(guess: Any) -> None:
         "Proxies; unequal false positive rates and who bears them; a wide interval is no answer; "
         "charged again is not the same as reoffending; all metrics at once are impossible.",
     ),
+    model="""
+    Leaving race out did not close the gap: age and prior charges carry it, a proxy needs no
+    column called race. Equal precision with unequal base rates rules out equal error rates:
+    here more Black people who were not charged again are flagged; not all metrics can be
+    satisfied at once, and the company has to say which one it chose and who bears the errors.
+    No significant difference among 18 people is a wide interval, not evidence of equality.
+    "Reoffend" is not in the data: the label counts new charges, and charges depend on where the
+    police look, so a base rate is no fact about a group of people. I would ask for the table
+    with intervals, the cost of both kinds of errors, and how the labels were made, before the
+    word fair is used.
+    """,
+    rubric={
+        "proxies": "Leaving race out does not remove it: other columns, such as age and prior "
+        "charges, carry it.",
+        "equal precision": "With unequal base rates, equal precision goes with unequal error "
+        "rates: here more Black people who were not charged again are flagged.",
+        "not all at once": "Not all fairness metrics can hold at once here: the company has to "
+        "say which it chose, and who bears the errors.",
+        "small group": "No significant difference among 18 people is a wide interval, no evidence "
+        "of equality.",
+        "label": "The label counts new charges, not offenses, and charges depend on where the "
+        "police look.",
+        "no fact about a group": "So a difference in the scores or base rates says nothing about "
+        "what kind of people they are.",
+    },
 )
-def press(answer: Any) -> None:
-    """Speaks of proxies, of what cannot hold together, of small groups and of the label."""
-    expect_words(answer, 45)
-    expect_mentions(
-        answer,
-        r"prox(y|ies)|stand(s|ing)? in|carr(y|ies)|correlat|other (column|feature|variable)"
-        r"|priors?\b",
-        "The score does not use race. What did section 5 find about that?",
-    )
-    expect_mentions(
-        answer,
-        r"false (positive|alarm)|impossib|can(not|'t| not) (both|all|be met|be satisfied)"
-        r"|(all|both|every|metrics?|demands?)\b[^.]{0,60}(at once|same time|together)"
-        r"|exclude|trade.?off|base rates?|forces?\b|(twice|double|more)\b[^.]{0,90}flagged",
-        "Equal precision, and all metrics satisfied: what does section 4 say about that?",
-    )
-    expect_mentions(
-        answer,
-        r"18|eighteen|interval|too (small|few|little)|small (sample|number)|(so|very|only) few"
-        r"|few (people|rows)|sample|no (evidence|answer)|wide\b|power",
-        "No significant difference for Native Americans: how many people are there?",
-    )
-    expect_mentions(
-        answer,
-        r"charge|arrest|polic|label|recorded",
-        "'Some groups reoffend more often': what does the column y really count?",
-    )
 
 
 question(

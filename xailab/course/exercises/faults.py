@@ -8,13 +8,12 @@ import numpy as np
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_choice,
     expect_close,
-    expect_mentions,
     expect_shape,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -222,9 +221,8 @@ def kind(guess: Any) -> None:
     expect_choice(guess, _KINDS)
 
 
-@exercise(
+criticize(
     "faults.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -235,30 +233,31 @@ def kind(guess: Any) -> None:
         "Bit by bit and layer by layer; the worst beside the mean; errors by class or slice; NaN; "
         "activations, several flips, stuck values; how often flips happen.",
     ),
+    model="""
+    Most of the 32 bits do nothing, so the mean over random bits is small whatever the worst
+    does: bit 30, one in 32, can take all the accuracy, and half of its hits are saved by a
+    ReLU. I would ask for a table by bit and layer, with the worst case beside the mean, and for
+    how the answers fail: NaN, one class for everything, or one class that is never found. A
+    fault in the last layer can remove one answer, say pedestrians, and hardly move the
+    accuracy, so I want the errors by class and slice. Bits in activations, several flips at
+    once and flips that stay for hours were not tested. The risk also needs the rate of flips
+    per hour and the number of cars. A limit on the activations and error correction for the
+    high exponent bits alone would be cheap.
+    """,
+    rubric={
+        "which bits": "Most of the 32 bits do nothing, so a mean over random bits is small; a "
+        "high exponent bit is hit once in 32 flips.",
+        "worst case": "A mean hides the worst flip, which can take all the accuracy: ask for it "
+        "by bit and by layer.",
+        "how it fails": "Accuracy hides how answers fail: NaN, one class for everything, or "
+        "pedestrians never found. Ask for errors by class.",
+        "untested faults": "Bits in activations, several flips at once, and flips that stay were "
+        "not tested.",
+        "rate": "The risk also needs the rate of flips per hour and the number of cars.",
+        "protection": "Limits on activations, or error correction for the exponent bits alone, "
+        "would be cheap.",
+    },
 )
-def report(answer: Any) -> None:
-    """Speaks of which bits matter, of the worst case, and of what accuracy hides."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"exponent|bit 30|(high|highest|top|upper|certain|some|which|few|most|other)( of the \d*)? ?"
-        r"bits?|by bit|per bit|each bit|one (bit )?(in|of) 32",
-        "Not all 32 bits are alike: which of them can do harm, and how often does a random draw "
-        "hit them?",
-    )
-    expect_mentions(
-        answer,
-        r"worst|maxim|largest|tail|extreme|single flip|one flip|distribution|spread|percentile"
-        r"|catastroph|variance|histogram|outlier|(more than|over) half|lost (all|everything)"
-        r"|how many of",
-        "A mean was reported: what about the worst of the flips?",
-    )
-    expect_mentions(
-        answer,
-        r"class(es)?\b|slice|group|pedestrian|nan\b|not a number|label|explanation|grad-?cam|layer"
-        r"|activation|stuck|several|rate|per hour|how often",
-        "What does the accuracy hide (a class, a slice, NaN), and which faults were not tried?",
-    )
 
 
 def _alarms_a_day() -> int:

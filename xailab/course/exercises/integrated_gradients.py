@@ -4,13 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
     expect_detached,
     expect_finite,
-    expect_mentions,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -235,9 +234,8 @@ def black_share(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "integrated_gradients.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -248,33 +246,27 @@ def black_share(guess: Any) -> None:
         "Too few steps; x - b is 0 at an average income, whatever the network does with it; axioms "
         "hold for every baseline, so they cannot choose one.",
     ),
+    model="""
+    A gap of 8% is no rounding error, it says that 20 steps were too few: take more until the
+    gap is small. In a standardized table the baseline 0 is the average applicant, and it was
+    never said why that should be the comparison. An applicant with average income equals the
+    baseline there, so the factor x - b is 0 and the attribution has to be 0, used or not: the
+    method is blind to it. I would ask for other baselines, for example a background of accepted
+    applicants, and test whether changing the income changes the score. The axioms hold for any
+    baseline, and so they cannot make an explanation correct; scores on a model where we know
+    the answer would say more.
+    """,
+    rubric={
+        "gap": "A gap of 8% is no rounding: 20 steps were too few, so take more until it is small.",
+        "baseline": "In a standardized table the baseline 0 is the average applicant, and nobody "
+        "said why that is the comparison.",
+        "blind": "At an average income the factor x - b is 0, so the attribution is 0 whether "
+        "income is used or not.",
+        "test": "Ask for other baselines, or change the income and see whether the score moves.",
+        "axioms": "The axioms hold for every baseline and do not make an explanation correct; a "
+        "model whose answer is known would test it.",
+    },
 )
-def report(answer: Any) -> None:
-    """Speaks of the gap, of the baseline and its blindness, and of what axioms do not give."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"\bgap|\bsteps?\b|8 ?%|92 ?%|converg|complete",
-        "The attributions add up to 92%: is that rounding, and what would you do about it?",
-    )
-    expect_mentions(
-        answer,
-        r"baseline|average|\bmean\b|reference|background|compared? (with|to)",
-        "Attributions compare with something: with whom is this applicant compared?",
-    )
-    expect_mentions(
-        answer,
-        r"blind|factor|x(_i)? ?(-|−|minus) ?b|equal|same as the|(times|multiplied by|must be|has to be"
-        r"|always|gets?) (0|zero)|(change|vary|varying|changing|raise|move) (the |his |her |their )?income"
-        r"|average income|income [^.]{0,30}(average|baseline|mean\b)|income (is|was|were) (changed|varied)"
-        r"|no matter|whatever|regardless|cancel",
-        "Does an attribution of 0 prove that income was not used? Look at the factor in the formula.",
-    )
-    expect_mentions(
-        answer,
-        r"axiom|theor|known answer|truth|any baseline|every baseline|correct|guarantee|prove",
-        "Say what the axioms promise, and what they leave open.",
-    )
 
 
 question(

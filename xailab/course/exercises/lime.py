@@ -7,11 +7,10 @@ import numpy as np
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_number,
-    expect_words,
     question,
 )
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[Any]
-
-_PEOPLE = r"(the |a |these |five )?(human|doctor|dermatolog|expert|people|person)"
 
 
 @exercise(
@@ -190,9 +187,8 @@ def seeds(guess: Any) -> None:
     expect_number(guess, -1, 1)
 
 
-@exercise(
+criticize(
     "lime.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -203,29 +199,31 @@ def seeds(guess: Any) -> None:
         "Plausible is not faithful: cover the region and ask. Other seeds, more samples, other "
         "superpixels, the R2 of the fit, all test images.",
     ),
+    model="""
+    That dermatologists are convinced makes the maps plausible; it does not test whether the
+    network uses the mole. I would ask them to cover the green superpixels and to report how far
+    the score falls, beside the same number of random ones, for all test images and not for one
+    figure. Running the notebook again with seed 42 draws the same samples, so the figure has to
+    be the same: I want the rank correlation between several seeds, and how it grows with the
+    number of samples. One choice of 50 superpixels may cut the mole or join it with a ruler in
+    the picture; I would try other segmentations and other hiding colors. The R2 of the fit is
+    missing, so nobody knows whether a line describes the network at all. Finally, gray holes
+    never occur in real photos, so some of the answers may be about holes.
+    """,
+    rubric={
+        "plausible": "That dermatologists are convinced is about them: plausible is not faithful "
+        "to the network.",
+        "cover it": "Ask the network: cover the green superpixels, beside as many random ones, "
+        "and report how far the score falls.",
+        "every image": "One figure is no evidence about the others: report it for all test images.",
+        "seeds": "The same seed draws the same samples, so the figure had to be the same: compare "
+        "several seeds.",
+        "choices": "Other segmentations, another number of samples and another hiding color may "
+        "give another map.",
+        "fit": "The R2 of the fit is missing: nobody knows whether a linear model describes the "
+        "network there.",
+    },
 )
-def report(answer: Any) -> None:
-    """Speaks of a test of faithfulness, of other seeds, and of plausibility."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"plausib|look(s|ed|ing)? right|convinc\w+ (is|does|only|means|shows)|opinion|taste"
-        rf"|what {_PEOPLE}|agree with {_PEOPLE}|(about|of|by) {_PEOPLE}|rat(ed|ings?)\b|persua",
-        "Dermatologists found it convincing: is that about the network, or about them?",
-    )
-    expect_mentions(
-        answer,
-        r"\b(cover(ing|ed)?\b|hid|remov|delet|mask|occlu|paint|blank|gr[ae]y|eras|replac|perturb"
-        r"|ablat)|score (falls|drops)",
-        "How would you test, by asking the network, that it uses the green region?",
-    )
-    expect_mentions(
-        answer,
-        r"(other|different|several|many|more|another|second|ten|vary|vari(ed|ation)|chang\w*)"
-        r" (of )?(the )?(random )?seed|seeds\b|rank correlation|without (a |the )?(fixed )?seed"
-        r"|same (samples|draws?|random|noise|numbers)|fix(ed|ing) (the )?seed",
-        "Why did running the notebook again give the same figure, and what would you run instead?",
-    )
 
 
 question(

@@ -1,14 +1,12 @@
 """Exercises of lesson `start_here`."""
 
-import re
 from typing import Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
-    expect_mentions,
     expect_number,
-    expect_words,
     question,
 )
 
@@ -47,30 +45,8 @@ question(
 )
 
 
-_DOUBT = (
-    # the map could not miss the cat
-    r"whole|entire|fill|everywhere|anywhere|all (of )?the (photo|picture|image)|nothing else"
-    r"|only (a |the )?(cat|face)|(can|could)( ?not|n.t) miss|background|no other"
-    # it says where, not what
-    r"|(not|n.t|never|nothing)\b[^.]{0,40}\bwhat\b|only\b[^.]{0,20}\bwhere\b"
-    r"|wrong (thing|reason|cue|pattern)|shortcut|watermark|collar"
-    # it is bright whatever happens
-    r"|(every|any|each) map|own (scale|top)|always (be )?(warm|bright)"
-)
-_SURENESS = r"\bsure|percent|%|probab|0?\.39"
-_UNSURE = (
-    "How sure the network is, is another question; the reason can be wrong even where the answer is "
-    "right. Could this map have missed the cat? Does it say what was found?"
-)
-_NO_DOUBT = (
-    "Could this map have missed the cat at all, and does it say what was found there? "
-    "Begin with one of the two."
-)
-
-
-@exercise(
+criticize(
     "start_here.right_reason",
-    kind="criticize",
     points=2,
     minutes=4,
     hints=(
@@ -81,20 +57,23 @@ _NO_DOUBT = (
         "Say: the cat is nearly everywhere, so the map cannot miss it. Test on a photo with other "
         "things beside the cat, such as a mosaic, and score the map there.",
     ),
+    model="""
+    The face fills the whole photo, so the map could not miss the cat: it would be warm on the
+    cat whatever the reason was. A cell that is warm also does not say what was found there, fur
+    or a shadow. I would ask about photos with other things beside the cat, or a mosaic where I
+    know the right cell, score the map there, and cover the warm cells to see whether the score
+    really falls.
+    """,
+    rubric={
+        "could not miss": "The cat is nearly everywhere in this photo, so the map could not miss "
+        "it, whatever the reason was.",
+        "where, not what": "A warm cell does not say what was found there: fur, a shadow, a "
+        "texture.",
+        "a photo where it could fail": "Try photos with other things beside the cat, or a mosaic, "
+        "and score the map there.",
+        "cover it": "Cover the warm cells, beside as many others, and see whether the score falls.",
+    },
 )
-def right_reason(answer: Any) -> None:
-    """Names a doubt (the map could not miss, or where is not what), and a test that could fail."""
-    expect_words(answer, 15)
-    if re.search(r"\bdoes follow\b", answer, re.IGNORECASE):
-        raise Mistake("you agree with your friend. Take the other side: how can a map mislead?")
-    if not re.search(_DOUBT, answer, re.IGNORECASE):
-        raise Mistake(_UNSURE if re.search(_SURENESS, answer, re.IGNORECASE) else _NO_DOUBT)
-    expect_mentions(
-        answer,
-        r"mosaic|known|another|other|different|cover|mask|hid(e|ing)|blur|crop|gr[ae]y|replac|remov"
-        r"|score|compar",
-        "Your doubt needs a test: say what you would try, and on which picture.",
-    )
 
 
 question(

@@ -5,13 +5,12 @@ from typing import Any
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_number,
     expect_shape,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -269,9 +268,8 @@ def recall(answer: Any) -> None:
     expect_close(got[1], right / columns, "precision", known={swapped: right / rows})
 
 
-@exercise(
+criticize(
     "training.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -282,30 +280,30 @@ def recall(answer: Any) -> None:
         "Split by patient, then augment; a validation set for the epoch; recall of the disease; "
         "several seeds.",
     ),
+    model="""
+    The split comes after the copying, and images of one patient are in both parts: the test set
+    is full of twins, so 99.6% may be memory. Split by patient first, then augment the training
+    part alone. The epoch was chosen on the test set, so its accuracy is the best of 100 tries;
+    choose it on a validation set and touch the test set once. Only 6% of the images show the
+    disease, so always saying "healthy" gives 94%: I would ask for the recall and the precision
+    of the disease, with the confusion matrix. A smooth loss curve is a mean over rows and can
+    hide a lost class. The lead of 0.3% is one run; several seeds and a standard error over
+    patients would tell whether it is chance.
+    """,
+    rubric={
+        "copies": "The copies were made before the split, so the test set holds twins of training "
+        "images.",
+        "patients": "Images of one patient are in both parts: split by patient, then augment the "
+        "training part alone.",
+        "chosen epoch": "The epoch was chosen on the test set: choose it on a validation set, and "
+        "use the test set once.",
+        "rare class": "Only 6% show the disease, so always saying healthy gives 94%: ask for "
+        "recall and precision of the disease.",
+        "loss curve": "A smooth loss is a mean over rows and can hide a class that was lost.",
+        "spread": "A lead of 0.3% in one run may be chance: ask for several seeds and a standard "
+        "error.",
+    },
 )
-def report(answer: Any) -> None:
-    """Speaks of the leak, of the rare class, and of the choice or the spread."""
-    expect_words(answer, 25)
-    expect_mentions(
-        answer,
-        r"leak|twin|duplicates?|duplicated|same patient|(by|per|of one|across|between) patient|patients? (are|is|were|appear)? ?(in|on) "
-        r"|(both|train\w*) (parts|sets|and test)|copies|augment",
-        "The images were copied before they were split, and 150 patients gave 2,000 of them: what "
-        "does that do to the test set?",
-    )
-    expect_mentions(
-        answer,
-        r"recall|precision|sensitiv|confusion|imbalanc|94|rare|every class|each class|always|majority"
-        r"|baseline|missed",
-        "Only 6% of the images show the disease: what does 99.6% say then, and what would you "
-        "ask for?",
-    )
-    expect_mentions(
-        answer,
-        r"seed|standard error|chance|noise|spread|confidence|signific|repeat|several (runs|times)"
-        r"|best (of|epoch)|chosen|choose|choosing|chose|select|validation set|third set|tuned",
-        "The epoch was picked on the test set, and the lead is 0.3%: how much of this is luck?",
-    )
 
 
 question(

@@ -6,11 +6,10 @@ import numpy as np
 
 from xailab.course import (
     Mistake,
+    criticize,
     exercise,
     expect_close,
-    expect_mentions,
     expect_share,
-    expect_words,
     question,
 )
 
@@ -252,9 +251,8 @@ def turned(guess: Any) -> None:
     expect_share(guess)
 
 
-@exercise(
+criticize(
     "uncertainty.report",
-    kind="criticize",
     points=3,
     minutes=8,
     difficulty=3,
@@ -266,30 +264,32 @@ def turned(guess: Any) -> None:
         "Reliability diagram by bin and by group; inputs of another kind get high softmax too; "
         "coverage is marginal and needs calibration rows from the same source.",
     ),
+    model="""
+    That mean confidence equals accuracy does not make it calibrated: overconfident and
+    underconfident bins cancel in the mean, and one group of patients may pay for another. I
+    would ask for a reliability diagram and the ECE, by bin and by group, on held-out rows. A
+    softmax above .9 says how the known classes compare, not that the photo is of a known kind:
+    random noise gets more. So the rule needs a check for inputs of another kind, with its
+    AUROC, and a risk-coverage curve that shows the errors among photos decided without a
+    doctor. The conformal promise is one on average over patients, not for every patient; rare
+    classes may get much less. It also holds only if calibration and new photos come from the
+    same source: with another camera it is void until they calibrate again there.
+    """,
+    rubric={
+        "bins": "Equal means are not calibration: over- and underconfident bins cancel. Ask for a "
+        "reliability diagram or the ECE.",
+        "groups": "One group of patients may pay for another: ask for it by group, on held-out "
+        "rows.",
+        "other kinds": "A softmax above .9 compares the known classes; it does not say that the "
+        "photo is of a known kind.",
+        "without a doctor": "Ask for the errors among photos decided without a doctor (a "
+        "risk-coverage curve), and a check for inputs of another kind.",
+        "on average": "The conformal promise is one on average over patients, not for every "
+        "patient or class.",
+        "new camera": "It holds only if calibration and new photos come from the same source: "
+        "calibrate again with the new camera.",
+    },
 )
-def report(answer: Any) -> None:
-    """Speaks of bins or groups, of other inputs, and of coverage on average."""
-    expect_words(answer, 40)
-    expect_mentions(
-        answer,
-        r"\bbins?\b|reliability|\bECE\b|calibration (error|curve|plot|diagram)|cancel|(over|under).?confiden"
-        r"|(equal|same|two) (mean|average)s?|average.{0,30}hid|calibrat.{0,60}\b(groups?|levels?)\b",
-        "Mean confidence equals accuracy: does that mean that every .9 is right in 90 %? What "
-        "would you draw?",
-    )
-    expect_mentions(
-        answer,
-        r"distribution|\bOOD\b|shift|exchangeab|unlike|noise|recalibrat|calibrate(d)? (again|anew)|\bvoid\b"
-        r"|(other|another|same|different|new) (kind|source)|never s(aw|een)|no longer|break(s|ing)?\b"
-        r"|(not|n't) (hold|apply|carry|transfer|valid|cover|seen|in the (calibration|training))",
-        "What happens with pictures of another kind than those it was calibrated on?",
-    )
-    expect_mentions(
-        answer,
-        r"marginal|on average|in the mean|average over|not (for )?(each|every|any)|per (group|class)"
-        r"|(some|rare|one|sick|ill) (groups?|class(es)?|patients?)|conditional",
-        "Conformal sets promise a share of all patients. What does that say about one of them?",
-    )
 
 
 question(
