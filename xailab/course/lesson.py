@@ -137,8 +137,8 @@ class Lesson:
         note = f"*Deeper, {math.ceil(section.minutes)} min: may be skipped; nothing later needs it.*"
         head.source = head.source.replace(section.heading, f"{section.heading}\n\n{note}", 1)
         head.metadata |= {"jp-MarkdownHeadingCollapsed": True, "id": head.id}
-        notebook.metadata.setdefault("colab", {}).setdefault("collapsed_sections", [])
-        notebook.metadata.colab.collapsed_sections.append(head.id)
+        colab = notebook.metadata.setdefault("colab", {})
+        colab.setdefault("collapsed_sections", []).append(head.id)
 
     @property
     def time(self) -> str:
