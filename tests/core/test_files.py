@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from xailab.core.files import home, write_atomically
+from xailab.core.files import home, passing_folder, write_atomically
 
 
 def test_writes_text_as_utf8_and_makes_folders(tmp_path):
@@ -76,3 +76,29 @@ def test_home_is_the_users_cache_otherwise(monkeypatch):
     monkeypatch.delenv("XAILAB_HOME", raising=False)
     assert home().name == "xailab"
     assert home().is_absolute()
+
+
+def test_a_passing_folder_is_gone_at_the_end_and_leaves_those_in_use(tmp_path):
+    with passing_folder(tmp_path / "cache") as one, passing_folder(tmp_path / "cache") as two:
+        (one / "a").write_text("a")
+        assert one != two
+        assert one.parent == tmp_path / "cache"  # the same disk, so that a move is a rename
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_passing_folder_may_be_moved_to_its_place(tmp_path):
+    with passing_folder(tmp_path) as folder:
+        (folder / "a").write_text("a")
+        folder.rename(tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_passing_folders_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
+    with passing_folder(tmp_path) as folder:
+        name = folder.name
+    gone, other = name.replace(f"-{os.getpid()}-", "-999999999-"), ".passing-elsewhere-1-abc"
+    for left in (gone, other):
+        (tmp_path / left).mkdir()
+    with passing_folder(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [other]  # another machine's may be in use

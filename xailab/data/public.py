@@ -3,13 +3,12 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from xailab.core.callable_module import make_callable
-from xailab.core.files import home
+from xailab.core.files import home, passing_folder
 from xailab.data.dataset import Dataset
 from xailab.data.registry import entry
 
@@ -37,14 +36,13 @@ def download(name: str) -> Path:
     final = place(name)
     if final.is_dir():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=final.parent, prefix=f".{name}-") as temporary:
+    with passing_folder(final.parent) as temporary:
         try:
             for train in (True, False):
-                _torchvision(name)(root=temporary, train=train, download=True)
+                _torchvision(name)(root=str(temporary), train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise _download_error(name, error) from error
-        Path(temporary).rename(final)
+        temporary.rename(final)
     return final
 
 

@@ -26,8 +26,7 @@ class Entry:
         rows: number of examples that `load` returns; 0 for weights.
         classes: number of classes; 0 for a regression target or none.
         size: bytes to fetch; 0 for a dependency.
-        needed: whether the lessons need it (fetched at set-up).
-        lessons: the lessons that use it.
+        lessons: the lessons that load it, without their numbers.
         selection: numbers of a documented subset (photos: the well-classified ones).
     """
 
@@ -44,9 +43,13 @@ class Entry:
     rows: int = 0
     classes: int = 0
     size: int = 0
-    needed: bool = False
     lessons: tuple[str, ...] = ()
     selection: tuple[int, ...] = ()
+
+    @property
+    def needed(self) -> bool:
+        """Whether the set-up fetches it: an archive that a lesson loads."""
+        return self.source == "archive" and bool(self.lessons)
 
 
 def folder() -> Path:
