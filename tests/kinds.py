@@ -388,6 +388,7 @@ def free_and_lunch(texts: list[str]) -> np.ndarray:
 
 NAMES = ["age", "income", "debt", "years"]
 TABLE = pd.DataFrame(_numbers(60, 4, seed=5).numpy(), columns=NAMES)
+GROUPS = [[0, 2], [1, 3]]  # of columns that belong together
 CLASSES = (TABLE["age"] * TABLE["income"] > 0).astype(int) + (TABLE["debt"] > 0.7)
 AMOUNTS = TABLE["age"] * TABLE["income"] - TABLE["debt"]
 
@@ -399,7 +400,7 @@ def _estimator(name: str, model: Any, y: Any, target: Any) -> Kind:
     def answer(rows: Tensor) -> Tensor:
         return torch.as_tensor(ask(pd.DataFrame(rows.numpy(), columns=NAMES)))
 
-    options = {"background": TABLE[10:16]}
+    options = {"background": TABLE[10:16], "groups": GROUPS}
     return Kind(name, model, TABLE[:2], target, options, answer, fitted=TABLE)
 
 
@@ -409,7 +410,8 @@ def _array_function() -> Kind:
 
     x, background = TABLE[:2].to_numpy(), TABLE[10:16].to_numpy()
     answer = lambda rows: torch.as_tensor(ask(rows.numpy()))  # noqa: E731
-    return Kind("function of arrays (table)", ask, x, [1, 0], {"background": background}, answer)
+    options = {"background": background, "groups": GROUPS}
+    return Kind("function of arrays (table)", ask, x, [1, 0], options, answer)
 
 
 ROWS = torch.as_tensor(TABLE[:2].to_numpy(copy=True))
@@ -481,9 +483,9 @@ MAKERS: dict[str, dict[str, Callable[[], Kind]]] = {
         "function of texts": lambda: Kind("function of texts", free_and_lunch, TEXTS, [1, 0]),
     },
     "Tables": {
-        "MLP": lambda: _torch("MLP", lambda: _mlp(3), ROWS, [2, 0]),
+        "MLP": lambda: _torch("MLP", lambda: _mlp(3), ROWS, [2, 0], options={"groups": GROUPS}),
         "MLP, ReLU as a function": lambda: _torch(
-            "MLP, ReLU as a function", Functional, ROWS, [2, 0]
+            "MLP, ReLU as a function", Functional, ROWS, [2, 0], options={"groups": GROUPS}
         ),
         "one-logit network": lambda: _torch("one-logit network", lambda: _mlp(1, nn.GELU), ROWS, None),  # noqa: E501
         "random forest": lambda: _estimator(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.snapshots import Boom
-from xailab.attribution import lime, shapley
+from xailab.attribution import games, lime, shapley
 
 DICE = np.random.default_rng(0)
 ROW, BACKGROUND = DICE.normal(size=4), DICE.normal(size=(6, 4))
@@ -52,10 +52,16 @@ def kernel_shap(predict: Any, target: Any, **options: Any) -> Any:
     return shapley.kernel_shap(predict, ROW, BACKGROUND, **{"n_samples": 10, **options})
 
 
+def owen_text(predict: Any, target: Any, **options: Any) -> Any:
+    options = {key: one for key, one in options.items() if key != "seed"}  # nothing is drawn
+    return games.owen_text(predict, TEXT, target, **options).weights
+
+
 PROBES = {
     "lime_tabular": Probe(lime.lime_tabular, lime_tabular),
     "lime_image": Probe(lime.lime_image, lime_image),
     "lime_text": Probe(lime.lime_text, lime_text),
+    "owen_text": Probe(games.owen_text, owen_text),
     "permutation_shap": Probe(shapley.permutation_shap, permutation_shap, picks_target=False),
     "kernel_shap": Probe(shapley.kernel_shap, kernel_shap, picks_target=False),
 }

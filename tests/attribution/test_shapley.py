@@ -17,7 +17,6 @@ from xailab.attribution.shapley import (
     kernel_shap,
     linear_shap,
     permutation_shap,
-    shapley_interactions,
     shapley_kernel_weights,
     shapley_of_game,
     shapley_values,
@@ -60,55 +59,6 @@ def worth(row: Array, output: int) -> Callable[[frozenset[int]], float]:
         return float(wiggly(rows)[:, output].mean())
 
     return value
-
-
-# ---- games -------------------------------------------------------------------------------------
-
-
-def test_three_players_by_hand() -> None:
-    """1 earns 10, 2 earns 20, 0 nothing; 0 and 1 together earn 30 more.
-
-    0 adds 30 in the orders where it comes after 1 (half of them), and so does 1 after 0.
-    """
-
-    def value(team: frozenset[int]) -> float:
-        return 10 * (1 in team) + 20 * (2 in team) + 30 * ({0, 1} <= team)
-
-    assert shapley_of_game(value, 3).tolist() == pytest.approx([15, 25, 20])
-    pairs = shapley_interactions(value, 3)
-    want = np.array([[0.0, 15, 0], [15, 10, 0], [0, 0, 20]])  # 30 split in two halves
-    np.testing.assert_allclose(pairs, want, atol=1e-12)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
-def test_a_game_equals_all_orders(n: int) -> None:
-    game = random_game(n)
-    np.testing.assert_allclose(shapley_of_game(game, n), by_orders(game, n), atol=1e-12)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 10])
-def test_efficiency_of_games_and_of_interactions(n: int) -> None:
-    game = random_game(n, seed=n)
-    shares, pairs = shapley_of_game(game, n), shapley_interactions(game, n)
-    everybody = game(frozenset(range(n))) - game(frozenset())
-    assert shares.sum() == pytest.approx(everybody)
-    np.testing.assert_allclose(pairs.sum(1), shares, atol=1e-12)
-    np.testing.assert_allclose(pairs, pairs.T)
-
-
-def test_who_adds_nothing_gets_nothing_and_equals_get_the_same() -> None:
-    shares = shapley_of_game(lambda team: float(len(team - {3}) ** 2), 4)
-    assert shares.tolist() == pytest.approx([3, 3, 3, 0])
-
-
-@pytest.mark.parametrize(
-    ("n", "error", "words"),
-    [(0, ValueError, "players"), (21, ValueError, r"2\^21.*at most 20"), (2.0, TypeError, "float")],
-)
-def test_bad_numbers_of_players(n: Any, error: type[Exception], words: str) -> None:
-    for function in (shapley_of_game, shapley_interactions):
-        with pytest.raises(error, match=words):
-            function(lambda team: 0.0, n)
 
 
 # ---- networks ----------------------------------------------------------------------------------
@@ -360,23 +310,6 @@ def test_integers_of_any_kind() -> None:
     for function in (kernel_shap, permutation_shap):
         with pytest.raises(TypeError, match="seed must be an integer"):
             function(wiggly, ROWS, BACKGROUND, seed=0.5)
-
-
-@pytest.mark.parametrize("function", [shapley_of_game, shapley_interactions])
-@pytest.mark.parametrize(
-    ("value", "error", "words"),
-    [
-        (lambda team: np.nan, ValueError, r"value\(coalition\).*NaN"),
-        (lambda team: [1.0, 2.0], TypeError, "one number, got"),
-        (lambda team: np.ones(2), TypeError, "one number, got"),
-        (lambda team: "much", TypeError, "'much'"),
-        (lambda team: None, TypeError, "None"),
-        ({}, TypeError, "function, got dict"),
-    ],
-)
-def test_what_is_no_game(function: Any, value: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        function(value, 2)
 
 
 def test_linear_models_by_their_columns() -> None:

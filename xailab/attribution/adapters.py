@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xailab.attribution import lime, sequences, shapley, trees
-from xailab.core.checks import split_target
+from xailab.attribution import games, lime, sequences, shapley, trees
+from xailab.attribution.occlusion import check_feature_mask
+from xailab.core.checks import check_positive, split_target
 from xailab.core.registry import METHODS, Card
 from xailab.core.subjects import PICTURE, Subject
+from xailab.core.words import spans_of
 
 TABLE, TEXT = frozenset({"table"}), frozenset({"text"})
+_CELLS = 4  # squares along a side of a picture
 _LARGEST = 8  # so many players are asked in all their coalitions: 256
 _OF_WORDS = {
     "input_x_gradient": "input x gradient of words",
@@ -70,16 +73,21 @@ def _lime_image(subject: Subject, target: Any, options: Options) -> Answer:
     return _row_by_row(subject, target, ask)
 
 
-def _lime_text(subject: Subject, target: Any, options: Options) -> Answer:
-    targets = split_target(target, len(subject.x))
-    found = [
-        lime.lime_text(subject.predict, text, t, **options)
-        for text, t in zip(subject.x, targets, strict=True)
-    ]
-    values = torch.zeros(len(found), max(len(one.words) for one in found), dtype=torch.float64)
-    for row, one in zip(values, found, strict=True):
-        row[: len(one.words)] = torch.as_tensor(one.weights)
-    return Answer(values, [one.words for one in found])
+def _of_words(
+    method: Callable[..., lime.WordWeights],
+) -> Callable[[Subject, Any, Options], Answer]:
+    def run(subject: Subject, target: Any, options: Options) -> Answer:
+        targets = split_target(target, len(subject.x))
+        found = [
+            method(subject.predict, text, t, **options)
+            for text, t in zip(subject.x, targets, strict=True)
+        ]
+        values = torch.zeros(len(found), max(len(one.words) for one in found), dtype=torch.float64)
+        for row, one in zip(values, found, strict=True):
+            row[: len(one.words)] = torch.as_tensor(one.weights)
+        return Answer(values, [one.words for one in found])
+
+    return run
 
 
 def _token_attributions(subject: Subject, target: Any, options: Options) -> Answer:
@@ -106,9 +114,9 @@ def _shap(method: Callable[..., np.ndarray]) -> Callable[[Subject, Any, Options]
 def _by_squares(
     subject: Subject, method: Callable[..., np.ndarray], options: dict[str, Any]
 ) -> Callable[[np.ndarray, Any], np.ndarray]:
-    """Let the squares of a grid be the players, hidden by the darkest value of the picture."""
+    """Let the parts of a picture be the players, hidden by its darkest value."""
     options.pop("background", None)
-    label = subject.grid(options.pop("cells", 4)).numpy()[0]
+    label = _parts(subject, options.pop("feature_mask", None), options.pop("cells", _CELLS))
     players = np.ones(label.max() + 1), np.zeros((1, label.max() + 1))
 
     def ask(row: np.ndarray, t: Any) -> np.ndarray:
@@ -120,6 +128,16 @@ def _by_squares(
         return np.broadcast_to(values[label], row.shape)
 
     return ask
+
+
+def _parts(subject: Subject, mask: Tensor | None, cells: int) -> np.ndarray:
+    """Return the part that each pixel belongs to: as told, or the square of a grid."""
+    if mask is None:
+        return subject.grid(check_positive("cells", cells)).numpy()[0]
+    label = check_feature_mask(subject.turned(torch.as_tensor(mask)), subject.rows)
+    if len(label) > 1:
+        raise ValueError("feature_mask must be the same for all rows here: explain one by one")
+    return label[0].unique(return_inverse=True)[1].numpy()
 
 
 def _column(values: np.ndarray, target: Any) -> np.ndarray:
@@ -171,14 +189,35 @@ def _samples(option: str, usual: int) -> Callable[[Subject, Options], int]:
     return lambda subject, options: options.get(option) or usual
 
 
+def _players(subject: Subject, options: Options) -> int:
+    """Return the number of columns, or of the parts of a picture, that play."""
+    if options.get("feature_mask") is not None:
+        return len(np.unique(options["feature_mask"]))
+    cells = options.get("cells", _CELLS)
+    return subject.rows.shape[1] if subject.kind == "table" else cells * cells
+
+
 def _coalitions(subject: Subject, options: Options) -> int:
-    background = len(subject.background) if subject.background is not None else 1
-    return (options.get("n_samples") or 2 ** subject.rows.shape[1]) * background
+    """Return how many rows Kernel SHAP runs."""
+    hidden = len(subject.background) if subject.kind == "table" else 1
+    return (options.get("n_samples") or 2 ** _players(subject, options)) * hidden
+
+
+def _walks(subject: Subject, options: Options) -> int:
+    """Return how many rows permutation SHAP runs: each order is walked in both directions."""
+    hidden = len(subject.background) if subject.kind == "table" else 1
+    return 2 * options.get("n_permutations", 10) * (_players(subject, options) + 1) * hidden
+
+
+def _owen_texts(subject: Subject, options: Options) -> int:
+    """Return how many texts are asked about halves of halves of the longest."""
+    longest = max(len(spans_of(text)) for text in subject.x)
+    return max(2, 4 * longest * longest // 3)
 
 
 def _few(subject: Subject) -> int | None:
     """Return how many coalitions are drawn: all of few players, 2,048 of many."""
-    players = subject.rows.shape[1] if subject.kind == "table" else 16
+    players = _players(subject, {})
     return None if players <= _LARGEST else 2048
 
 
@@ -200,6 +239,7 @@ def register() -> None:
     either: dict[str, Any] = {
         "takes": "predict",
         "kinds": TABLE | PICTURE,
+        "extra": frozenset({"cells"}),
         "promises": "background",
     }
     for card in (
@@ -208,13 +248,15 @@ def register() -> None:
         Card("lime_image", lime.lime_image, title="LIME", takes="predict", kinds=PICTURE,
              run=_lime_image, rows=_samples("n_samples", 1000)),
         Card("lime_text", lime.lime_text, title="LIME", takes="predict", kinds=TEXT,
-             run=_lime_text, rows=_samples("n_samples", 1000)),
+             run=_of_words(lime.lime_text), rows=_samples("n_samples", 1000)),
+        Card("owen_text", games.owen_text, title="Owen values of words", takes="predict",
+             kinds=TEXT, run=_of_words(games.owen_text), rows=_owen_texts),
         Card("kernel_shap", shapley.kernel_shap, needs=frozenset({"background"}),
              title="Kernel SHAP", run=_shap(shapley.kernel_shap), rows=_coalitions,
              defaults={"n_samples": _few}, **either),
         Card("permutation_shap", shapley.permutation_shap, needs=frozenset({"background"}),
              title="permutation SHAP", run=_shap(shapley.permutation_shap),
-             rows=_coalitions, **either),
+             rows=_walks, **either),
         Card("linear_shap", shapley.linear_shap, needs=frozenset({"background"}),
              title="linear SHAP", takes="linear", units="decision function", kinds=TABLE,
              run=_linear_shap),

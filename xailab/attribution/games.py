@@ -8,6 +8,7 @@ one block: a question of its own, and one that costs far fewer coalitions.
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from numbers import Real
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from xailab.attribution.lime import WordWeights
 from xailab.attribution.occlusion import check_feature_mask
+from xailab.core.black_boxes import ask_in_chunks, chosen_of
 from xailab.core.checks import Model, Target, as_integer, check_baseline, check_input
 from xailab.core.coalitions import coalitions, countable, order_weight, shared_out
 from xailab.core.registry import grid_of, method
 from xailab.core.scores import variant_scores
 from xailab.core.subjects import Subject
 from xailab.core.tables import finite_floats
+from xailab.core.words import spans_of
 
 Array = np.ndarray
 
@@ -139,7 +143,6 @@ def owen_of_game(value: Callable[[frozenset[int]], float], groups: Sequence[Any]
 @method(
     title="Owen values",
     promises="baseline",
-    kinds=frozenset({"picture", "sequence", "table", "volume"}),
     defaults={"feature_mask": grid_of(8)},
     rows=lambda subject, options: _count_owen(subject, options),
 )
@@ -214,6 +217,75 @@ def owen_values(
     return found.gather(1, label.flatten(1)).reshape(x.shape).to(x.dtype)
 
 
+def owen_text(
+    predict: Callable[[list[str]], Any],
+    text: str,
+    target: int | None,
+    *,
+    groups: Sequence[Any] | None = None,
+    hide: str = "",
+    batch_size: int | None = None,
+) -> WordWeights:
+    r"""Exact Owen values of the words of a text: Shapley values where neighbors belong together.
+
+    $$\phi_i = \sum_{H \subseteq M \setminus k} \sum_{T \subseteq B_k \setminus i}
+      \frac{h!\,(m - h - 1)!}{m!} \, \frac{t!\,(b_k - t - 1)!}{b_k!}
+      \big(f_t(x_{\cup H \cup T \cup i}) - f_t(x_{\cup H \cup T})\big)$$
+
+    The symbols are those of `owen_of_game`; $x_S$ is the text with the words of S. The features
+    are the words, as `words_of` finds them, each place by itself. A word is missing where `hide` stands in its place. n words ask about
+    $\frac43 n^2$ texts, where all coalitions would be $2^n$.
+
+    Args:
+        predict: maps a list of texts to (M,) or (M, K).
+        text: what is explained.
+        target: which of K outputs, or None for a single one.
+        groups: nested lists of places of words, 0..n-1, like phrases in sentences; None halves the
+            text, and the halves again.
+        hide: what stands in place of a missing word: nothing, or a model's own mask.
+        batch_size: texts evaluated at once; None measures.
+
+    Returns:
+        `WordWeights(words, weights)`, in units of the score; the sum is the score of the text minus
+        that of a text whose words are all hidden.
+
+    Raises:
+        TypeError: as `lime_text`; groups that are no lists of integers.
+        ValueError: as `lime_text`; groups that do not name each place once, or are too large.
+
+    Reference: Owen (1977), Values of games with a priori unions; Winter (1989), A value for
+        cooperative games with levels structure of cooperation.
+    Elsewhere: shap `PartitionExplainer` with `maskers.Text`.
+
+    >>> good = lambda texts: np.array([float("good" in t and "not" not in t) for t in texts])
+    >>> owen_text(good, "not a good film", None).weights.tolist()
+    [-0.5, 0.0, 0.5, 0.0]
+    """
+    if not (isinstance(text, str) and isinstance(hide, str)):
+        raise TypeError(f"text and hide must be strings, got {text!r:.40} and {hide!r:.40}")
+    spans = spans_of(text)
+    if not spans:
+        raise ValueError(f"there is no word in {text!r:.60}")
+    places = list(range(len(spans)))
+    made = halves(np.array(spans)[:, :1]) if groups is None else _renamed(groups, places, "words")
+    masks, parts = _owen_sums(made, len(spans))
+
+    def read(some: Array) -> Array:
+        texts = [_left(text, spans, row, hide) for row in some]
+        return chosen_of(predict(texts), len(texts), target)
+
+    worths = ask_in_chunks(predict, read, masks, batch_size=batch_size)
+    return WordWeights([text[a:b] for a, b in spans], parts @ worths)
+
+
+def _left(text: str, spans: list[tuple[int, int]], shown: Array, hide: str) -> str:
+    """Return the text with some of its words hidden."""
+    starts = [0, *(end for _, end in spans)]
+    words = [text[a:b] if seen else hide for (a, b), seen in zip(spans, shown, strict=True)]
+    blanks = [text[a:b] for a, (b, _) in zip(starts, spans, strict=False)]
+    return "".join(map(add, blanks, words)) + text[spans[-1][1] :]
+
+
 def halves(positions: Any) -> list[Any]:
     """Group points by where they are: two halves along the longest side, halved again and again.
 
@@ -256,12 +328,17 @@ def _grouped(groups: Any, names: list[int], label: Tensor) -> Any:
     """Return nested lists of the numbers of the features, 0..n-1."""
     if groups is None:
         return _by_position(label, len(names))
+    return _renamed(groups, names, "labels of feature_mask")
+
+
+def _renamed(groups: Any, names: list[int], what: str) -> Any:
+    """Return nested lists of 0..n-1 for those of the n names, each of which stands there once."""
     told = sorted(_members(groups))
     if told != names:
         few = f"{told[:9]}{'...' if len(told) > 9 else ''}"
         raise ValueError(
-            f"groups must name each of the {len(names)} labels of feature_mask once, "
-            f"{names[0]}..{names[-1]}, got {few}"
+            f"groups must name each of the {len(names)} {what} once, {names[0]}..{names[-1]}, "
+            f"got {few}"
         )
     numbers = {name: number for number, name in enumerate(names)}
 

@@ -13,7 +13,7 @@ import numpy as np
 from skimage.segmentation import slic
 from torch import Tensor
 
-from xailab.core.black_boxes import ask_in_chunks, numbers_of
+from xailab.core.black_boxes import ask_in_chunks, chosen_of
 from xailab.core.checks import as_integer, check_positive
 from xailab.core.outputs import as_array
 from xailab.core.tables import check_columns, column_names, finite_floats
@@ -445,21 +445,9 @@ def _answers(
     index = None if target is None else as_integer("target", target)
 
     def read(chunk: range) -> Array:
-        return _scores(predict(make(slice(chunk.start, chunk.stop))), len(chunk), index)
+        return chosen_of(predict(make(slice(chunk.start, chunk.stop))), len(chunk), index)
 
     return ask_in_chunks(predict, read, range(n), batch_size=batch_size, row_bytes=like.nbytes)
-
-
-def _scores(answers: Any, n: int, target: int | None) -> Array:
-    """Return the target's scores, (n,), out of what the black box gave."""
-    found = numbers_of(answers, n)
-    if found.ndim == 1 or (target is None and found.shape[1] == 1):
-        if target is not None:
-            raise ValueError("predict gives a single output: pass target=None")
-        return found.reshape(n)
-    if target is None or not 0 <= target < found.shape[1]:
-        raise ValueError(f"target must lie in 0..{found.shape[1] - 1}, got {target}")
-    return found[:, target]
 
 
 def _picture(image: Any) -> Array:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from xailab.attribution.games import owen_of_game as owen_of_game
+from xailab.attribution.games import owen_text as owen_text
 from xailab.attribution.games import owen_values as owen_values
 from xailab.attribution.games import shapley_interactions as shapley_interactions
 from xailab.attribution.games import shapley_of_game as shapley_of_game

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xailab.core.batching import Rows, batched
 from xailab.core.channels_last import channels_last
+from xailab.core.checks import as_integer
 from xailab.core.outputs import as_array
 from xailab.core.state import frozen
 
@@ -67,3 +68,23 @@ def numbers_of(answers: Any, n: int) -> np.ndarray:
     if not np.isfinite(raw).all():
         raise ValueError("predict gave values that are NaN or infinite")
     return raw.astype(np.float64)
+
+
+def chosen_of(answers: Any, n: int, target: int | None) -> np.ndarray:
+    """Return the target's scores, (n,), out of what a black box answered to n rows.
+
+    Raises:
+        TypeError: as `numbers_of`; a target that is no integer.
+        ValueError: as `numbers_of`; a target that is not there.
+
+    >>> chosen_of([[1, 2], [3, 4]], 2, 1)
+    array([2., 4.])
+    """
+    found, index = numbers_of(answers, n), None if target is None else as_integer("target", target)
+    if found.ndim == 1 or (index is None and found.shape[1] == 1):
+        if index is not None:
+            raise ValueError("predict gives a single output: pass target=None")
+        return found.reshape(n)
+    if index is None or not 0 <= index < found.shape[1]:
+        raise ValueError(f"target must lie in 0..{found.shape[1] - 1}, got {target}")
+    return found[:, index]

@@ -47,7 +47,8 @@ class Card:
         run: how `explain` calls it, where that is not (model, x, target, **options).
         keras: where its twin for Keras models stands, "module:function".
         reason: why one would take it, for the chooser.
-        options: the names of its keyword arguments.
+        extra: options that `run` takes beside those of the function.
+        options: the names of its keyword arguments, and `extra`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Card:
     run: Callable[..., Any] | None = field(default=None, compare=False)
     keras: str = ""
     reason: str = ""
+    extra: frozenset[str] = frozenset()
     options: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class Card:
         own = {"model", "predict", "tree", "x", "target", "image", "text", "weights", "inputs"}
         if "layer" not in self.needs:  # `explain` asks about x: a layer's output is no map of it
             own |= {"layer", "layer_baseline"}
-        object.__setattr__(self, "options", frozenset(named) - own)
+        object.__setattr__(self, "options", (frozenset(named) - own) | self.extra)
         object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
 
     def title_for(self, options: Mapping[str, Any]) -> str:
