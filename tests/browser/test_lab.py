@@ -55,3 +55,18 @@ def test_the_chooser_answers_the_keyboard(page: Page) -> None:
     if folder := os.environ.get("XAILAB_SCREENSHOTS"):
         chooser.screenshot(path=f"{folder}/chooser.png")
         page.screenshot(path=f"{folder}/lab.png")
+
+
+def test_a_lesson_that_the_chooser_names_opens_in_the_same_lab(page: Page) -> None:
+    link = page.locator(".xailab-chooser-result a").first
+    color = link.evaluate("link => getComputedStyle(link).color")
+    words = page.locator(".xailab-chooser-result li").first
+    assert color != words.evaluate("words => getComputedStyle(words).color")
+    assert "underline" in link.evaluate("link => getComputedStyle(link).textDecorationLine")
+    name = (link.get_attribute("data-commandlinker-args") or link.get_attribute("href") or "")
+    notebook = re.search(r"\d+_\w+\.ipynb", name)
+    assert notebook, name
+    link.click()
+    tab = page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text=notebook.group())
+    expect(tab).to_be_visible(timeout=60_000)
+    assert len(page.context.pages) == 1  # in this lab, not in another one
