@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from xailab import plots
+from xailab.models.texts import SpecialToken
 from xailab.plots.pictures import NEGATIVE, POSITIVE
 
 
@@ -152,6 +153,18 @@ def test_words_carry_number_sign_and_no_markup_of_their_own():
     assert "border" not in html.split("film")[0].split("<ruby")[-1]
     assert "Two &amp; one" in html
     assert repr(shown) == "Two & one\n<b>(+0.5) bad(-1) film(+0)"
+
+
+def test_words_have_a_key_and_tokens_beside_the_text_a_frame():
+    words = [SpecialToken("[CLS]"), "bad"]
+    shown = plots.tokens(words, [0.25, -1.234], title="t")
+    html = shown._repr_html_()
+    assert shown.beside == (True, False)
+    assert "dashed" in html.split("[CLS]")[0].split("<ruby")[-1]
+    assert "dashed" not in html.split(">bad<")[0].split("<ruby")[-1]
+    assert "deepest color: ±1.23; gray, framed: tokens" in html
+    plain = plots.tokens(["a"], [2.0], title="t")._repr_html_()
+    assert "deepest color: ±2<" in plain
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def check_texts(texts: Sequence[str]) -> Sequence[str]:
 class SpecialToken(str):
     """A token that stands beside the words of a text, as [CLS], and for none of them."""
 
+    beside = True
+
 
 class Reading(NamedTuple):
     """How a network reads one text: cut into pieces, each a vector and a part of a word.

@@ -350,11 +350,19 @@ def _dots_in_words(name: str, shares: Floats, own: Floats) -> str:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text with a number on every word; shown as HTML in a notebook, as text elsewhere."""
+    """A text with a number on every word; shown as HTML in a notebook, as text elsewhere.
+
+    Attributes:
+        words: of the text, in order.
+        weights: one number each.
+        title: the finding.
+        beside: which of the words are none of the text: tokens that a tokenizer put there.
+    """
 
     words: tuple[str, ...]
     weights: tuple[float, ...]
     title: str
+    beside: tuple[bool, ...] = ()
 
     def save(self, path: str | Path) -> Path:
         """Write the text to a `.html` or `.txt` file, whole or not at all.
@@ -367,8 +375,13 @@ class Tokens:
 
     def _repr_html_(self) -> str:
         top = max(map(abs, self.weights)) or 1.0
-        marks = " ".join(_marked(*pair, top) for pair in zip(self.words, self.weights, strict=True))
-        return f"<p><strong>{escape(self.title)}</strong></p><p style='line-height:2.8'>{marks}</p>"
+        beside = self.beside or (False,) * len(self.words)
+        each = zip(self.words, self.weights, beside, strict=True)
+        marks = " ".join(_marked(word, weight, top, token) for word, weight, token in each)
+        return (
+            f"<p><strong>{escape(self.title)}</strong></p><p style='line-height:2.8'>{marks}</p>"
+            f"<p style='font-size:75%'>{_key(top, any(beside))}</p>"
+        )
 
     def __repr__(self) -> str:
         pairs = zip(self.words, self.weights, strict=True)
@@ -379,10 +392,12 @@ def tokens(words: Sequence[str], weights: Any, *, title: str) -> Tokens:
     """Show a text with the weight of every word above it, and its sign in the underline.
 
     The number stands above the word, so that nothing depends on color: what speaks for the score
-    is red and underlined once, what speaks against it blue and dotted.
+    is red and underlined once, what speaks against it blue and dotted. A line below tells which
+    number has the deepest color. Tokens that a tokenizer put beside the text are gray and framed.
 
     Args:
-        words: the words or tokens, in order.
+        words: the words or tokens, in order; those with an attribute `beside` that is true, as
+            `xailab.models.texts.SpecialToken` has it, are no words of the text.
         weights: one number each, in units of the score.
         title: the finding.
 
@@ -399,15 +414,24 @@ def tokens(words: Sequence[str], weights: Any, *, title: str) -> Tokens:
             f"tokens: expected a title and a number per word, got {len(words)} words, weights "
             f"{numbers.shape}"
         )
-    return Tokens(tuple(map(str, words)), tuple(map(float, numbers)), title)
+    beside = tuple(bool(getattr(word, "beside", False)) for word in words)
+    return Tokens(tuple(map(str, words)), tuple(map(float, numbers)), title, beside)
 
 
-def _marked(word: str, weight: float, top: float) -> str:
+def _marked(word: str, weight: float, top: float, token: bool) -> str:
     """Return one word with its number above; the deeper its color, the larger the number."""
     strength = 0.5 * abs(weight) / top
     color, line = ((178, 24, 43), "solid") if weight > 0 else ((33, 102, 172), "dotted")
     style = f"background:rgba({color[0]},{color[1]},{color[2]},{strength:.2f})"
     if weight:
         style += f";border-bottom:2px {line} rgb{color}"
+    if token:
+        style += ";color:#666;outline:1px dashed #999;font-size:80%"
     above = "font-size:65%;padding:0 .3em"  # the room keeps numbers above short words apart
     return f'<ruby style="{style}">{escape(word)}<rt style="{above}">{weight:+.2g}</rt></ruby>'
+
+
+def _key(top: float, tokens: bool) -> str:
+    """Say what the colors mean, and how large the deepest is."""
+    said = f"red, underlined: for it; blue, dotted: against; deepest color: ±{number(top)}"
+    return said + ("; gray, framed: tokens beside the text" if tokens else "")
