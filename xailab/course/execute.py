@@ -81,6 +81,8 @@ def environment(own: Path) -> dict[str, str]:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "XAILAB_STRICT": "1",
         "XAILAB_QUIET": "1",
+        "XAILAB_PICTURES": "small",  # they are committed
+        "XAILAB_HOME": str(offline.home_as_fetched(own)),
         "TQDM_DISABLE": "1",
         "XAILAB_PROGRESS": str(own / "progress.json"),
         "XAILAB_SCOREBOARD": str(own / "scoreboard.csv"),

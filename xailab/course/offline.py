@@ -1,9 +1,12 @@
 """No network for lessons: while one is built or tested, reaching another machine is an error.
 
 `forbid_network` runs at the start of every kernel, and of every process that a kernel starts, by a
-`sitecustomize.py` on PYTHONPATH (`write_hook`).
+`sitecustomize.py` on PYTHONPATH (`write_hook`). Data that an author once fetched would hide that a
+lesson loads more than a learner has: kernels under test see only what the set-up fetches
+(`home_as_fetched`).
 """
 
+import shutil
 import socket
 import sys
 from ipaddress import ip_address
@@ -62,3 +65,22 @@ def write_hook(folder: Path) -> Path:
     path = folder / "sitecustomize.py"
     path.write_text(_HOOK)
     return path
+
+
+def home_as_fetched(folder: Path) -> Path:
+    """Make a folder for XAILAB_HOME that holds the data sets of the set-up, and nothing else."""
+    from xailab.data import archives, entries
+
+    data = folder / "home" / "data"
+    data.mkdir(parents=True)
+    for name in {each.file for each in entries() if each.needed}:
+        if (archives.cache() / name).is_file():
+            _link(archives.cache() / name, data / name)
+    return data.parent
+
+
+def _link(there: Path, here: Path) -> None:
+    try:
+        here.symlink_to(there.absolute())
+    except OSError:  # Windows lets few people make links
+        shutil.copy(there, here)
