@@ -142,3 +142,46 @@ def made(name: str, *, seed: int = 0, **changes: Any) -> Made:
             if "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
     return Made(model.double().train(), tokenizer)
+
+
+# Words that decide a class, each cut into two pieces, and letters that mean nothing.
+_AGAINST, _FOR, _NOTHING = ["awful", "poor"], ["superb", "great"], [*"abcdefghijklmnopqrst"]
+
+
+def deciding(name: str) -> Made:
+    """Make one for `deciding_texts`, untrained: classes against, for, neither."""
+    halves = ["aw", "##ful", "po", "##or", "super", "##b", "gre", "##at"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *_NOTHING, *halves]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_labels": 3, "pad_token_id": 0}
+    changes = sizes if name == "BERT" else {"n_embd": 32, "num_labels": 3, "pad_token_id": 0}
+    config = CONFIGS[name][0]()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForSequenceClassification.from_config(config)
+    return Made(model, _fast(inner, ("[CLS]", 2), ("[SEP]", 3), *special))
+
+
+def deciding_texts(n: int, seed: int) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """Return n texts, their classes, and where the deciding word stands, counting [CLS]."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    texts, classes, places = [], [], []
+    for _ in range(n):
+        words = [_NOTHING[draw(0, len(_NOTHING))] for _ in range(draw(4, 10))]
+        label, place = draw(0, 3), draw(0, len(words))
+        if label < 2:
+            words[place] = (_AGAINST, _FOR)[label][draw(0, 2)]
+        texts.append(" ".join(words))
+        classes.append(label)
+        places.append(place + 1)
+    return texts, torch.tensor(classes), torch.tensor(places)

@@ -1,6 +1,7 @@
 """Words and sound: by hand on sums and products, by definition, and against captum."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from captum.attr import LayerIntegratedGradients, Occlusion
 from torch import Tensor, nn
 
 import xailab
-from tests.classifiers import CONFIGS, made, transformers, wordpiece
+from tests.classifiers import CONFIGS, deciding, deciding_texts, made, transformers, wordpiece
 from tests.snapshots import Boom, Snapshot
 from tests.toys import inputs, toy
 from xailab import data
@@ -312,6 +313,25 @@ BROUGHT = [*CONFIGS]
 PHRASES = ["A good film, with a bad end!", "unfilmable"]
 
 
+@cache
+def planted(name: str) -> tuple[TextClassifier, list[str], Tensor, Tensor]:
+    """Train a small one in seconds on words that decide; return texts of the two classes, too."""
+    net = text_classifier(*deciding(name))
+    texts, classes, _ = deciding_texts(1024, seed=10)
+    batch = net.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        for rows in torch.cat([torch.randperm(1024) for _ in range(6)]).split(64):
+            logits = net.model(**{key: value[rows] for key, value in batch.items()}).logits
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(logits, classes[rows]).backward()
+            optimizer.step()
+    texts, classes, places = deciding_texts(36, seed=99)
+    some = (classes < 2).nonzero()[:, 0].tolist()
+    return net.eval(), [texts[i] for i in some], classes[some], places[some]
+
+
 def brought(name: str) -> TextClassifier:
     return text_classifier(*made(name))
 
@@ -498,6 +518,72 @@ def test_rolled_attention_of_words_is_the_sum_over_their_pieces(make: Any) -> No
             want = sum(rolled[k].item() for k in range(len(rolled)) if row.owner[k] == j)
             assert found.weights[i, j].item() == pytest.approx(want), word
     assert isinstance(net, TextClassifier) or found.tokens[1] == ["unfilmable"]
+
+
+def test_two_threads_answer_as_one() -> None:
+    """The way to attend and the parameters are changed for a while, by one thread at a time."""
+    net = brought("BERT")
+    calls = [
+        partial(token_attributions, net, PHRASES, target, method=method, n_steps=3)
+        for method in ("gradient_attention", "lrp")
+        for target in (0, 1)
+    ]
+    want = [call().weights for call in calls]
+    with ThreadPoolExecutor(2) as pool:
+        got = list(pool.map(lambda call: call().weights, calls * 2))
+    for one, other in zip(got, want * 2, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [*METHODS, *RELEVANCE])
+def test_heads_of_one_logit_and_of_many_labels(method: str) -> None:
+    """One logit is the score, whether of a class or a regression; of labels each has its own."""
+    one = text_classifier(*made("BERT", num_labels=1, problem_type="regression"))
+    found = token_attributions(one, PHRASES, None, method=method, baseline="pad", n_steps=20)
+    assert found.weights.abs().sum(1).min() > 1e-3
+    one.eval()
+    with torch.no_grad():
+        score = one(one.encode(PHRASES))[:, 0]
+        nothing = [row.vectors.clone() for row in one.readings(PHRASES)]
+        for vectors in nothing:
+            vectors[0, 1:-1] = one.vector_of("pad")
+        rows = zip(nothing, one.readings(PHRASES), strict=True)
+        start = torch.stack([row.on_vectors(vectors)[0, 0] for vectors, row in rows])
+    torch.testing.assert_close(found.change, score - start)
+    with pytest.raises(ValueError, match=r"0\.\.0, got 1.*target=None"):
+        token_attributions(one, PHRASES, 1, method=method)
+    many = text_classifier(*made("BERT", problem_type="multi_label_classification"))
+    few = text_classifier(*made("BERT"))
+    for target in (0, 2):
+        label = token_attributions(many, PHRASES, target, method=method, n_steps=3)
+        same = token_attributions(few, PHRASES, target, method=method, n_steps=3)
+        assert torch.equal(label.weights, same.weights)
+    with pytest.raises(ValueError, match="3 outputs"):
+        token_attributions(many, PHRASES, None, method=method)
+
+
+@pytest.mark.parametrize("name", ["BERT", "GPT-2"])
+def test_planted_words_are_found(name: str) -> None:
+    """One word decides the class, cut into two pieces; without it the third class is right.
+
+    Input times gradient, one slope at the end of a bent way, misses it in GPT-2; so does rolled
+    attention, which knows weights and no values.
+    """
+    net, texts, targets, places = planted(name)
+    with torch.no_grad():
+        assert (net(net.encode(texts)).argmax(1) == targets).all()
+    ask = partial(token_attributions, net, texts, targets, n_steps=20, baseline="mask")
+    hits = {
+        method: (ask(method=method).weights.argmax(1) == places).double().mean().item()
+        for method in (*METHODS, *RELEVANCE)
+    }
+    assert min(hits[method] for method in ("integrated_gradients", "occlusion", "lrp")) >= 0.95
+    if name == "BERT":
+        assert hits["gradient_attention"] >= 0.95
+        assert hits["input_x_gradient"] > 0.5
+    else:
+        assert hits["gradient_attention"] < 0.75
+        assert hits["input_x_gradient"] < 0.5
 
 
 def test_what_relevance_has_no_rule_for() -> None:
