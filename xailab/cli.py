@@ -229,6 +229,33 @@ def progress() -> None:
     show_course()
 
 
+@app.command()
+def quiz(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="For teachers: progress.json of each learner; shows what the questions are worth.",
+        ),
+    ] = None,
+    before: Annotated[bool, typer.Option("--before", help="Take it before the course.")] = False,
+    after: Annotated[bool, typer.Option("--after", help="Take it after the course.")] = False,
+) -> None:
+    """Take the concept inventory: 20 questions on what is often misunderstood."""
+    from xailab.course import inventory
+
+    if before and after:
+        raise typer.BadParameter("choose one of --before and --after")
+    when: Any = "before" if before else "after" if after or files else None
+    if files:
+        typer.echo(inventory.report(files, when))
+    elif when:
+        inventory.ask(when, typer.prompt)
+    else:
+        inventory.show_standing()
+
+
 @data_app.command("list")
 def list_data() -> None:
     """List the data sets: what each is, its license, its size, whether it is here."""

@@ -10,6 +10,7 @@ In a lesson:
     check("cam.radiology", text)                  # free text: the model answer and points to tick
     tick("cam.radiology", 1, 3)                   # these points my text makes
     quiz("backprop.q_relu")                       # one question, feedback for every choice
+    concept_inventory("before")                   # 20 questions on what is often misunderstood
     progress()                                    # this lesson, from a file on this machine
 
 In `xailab/course/exercises/TOPIC.py`, for the lesson of this name:

@@ -4,6 +4,8 @@ from . import compare as compare
 from . import copies as copies
 from . import execute as execute
 from . import exercises as exercises
+from . import inventory as inventory
+from . import items as items
 from . import lesson as lesson
 from . import limits as limits
 from . import memory as memory
@@ -34,6 +36,8 @@ from .compare import expect_number as expect_number
 from .compare import expect_shape as expect_shape
 from .compare import expect_share as expect_share
 from .compare import expect_text as expect_text
+from .inventory import concept_inventory as concept_inventory
+from .items import item_analysis as item_analysis
 from .quizzes import quiz as quiz
 from .registry import criticize as criticize
 from .registry import exercise as exercise
