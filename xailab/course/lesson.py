@@ -109,6 +109,8 @@ class Lesson:
             if section.deeper:
                 self._close(section, copies[0], notebook)
             notebook.cells += copies
+        title = notebook.cells[0]
+        title.source = re.sub("^# ", f"# {self.entry.number}. ", title.source)
         footer = nbformat.v4.new_markdown_cell(self.footer, id=FOOTER)
         notebook.cells.append(footer)
         return notebook
@@ -120,10 +122,9 @@ class Lesson:
             raise ValueError(f"{self.where(cell.source)}: {error}") from None
 
     def _told(self, text: str) -> str:
-        """Return a text with the number, links, times and lists that follow from the table."""
+        """Return a text with the links, times and lists that follow from the table."""
         if "### BEGIN SOLUTION" in text:
             raise ValueError("answers stand in code cells only")
-        text = re.sub(r"^# ", f"# {self.entry.number}. ", text, count=1, flags=re.MULTILINE)
         return _LINK.sub(lambda match: self._resolved(match[1], match[2]), text)
 
     def _resolved(self, word: str, argument: str | None) -> str:
@@ -134,7 +135,9 @@ class Lesson:
     @staticmethod
     def _close(section: Section, head: NotebookNode, notebook: NotebookNode) -> None:
         """Collapse a section: JupyterLab and Notebook read the cell, Colab also the notebook."""
-        note = f"*Deeper, {math.ceil(section.minutes)} min: may be skipped; nothing later needs it.*"
+        note = (
+            f"*Deeper, {math.ceil(section.minutes)} min: may be skipped; nothing later needs it.*"
+        )
         head.source = head.source.replace(section.heading, f"{section.heading}\n\n{note}", 1)
         head.metadata |= {"jp-MarkdownHeadingCollapsed": True, "id": head.id}
         colab = notebook.metadata.setdefault("colab", {})

@@ -80,7 +80,7 @@ def given_lines(source: str) -> int:
     >>> given_lines("def f(x):\\n    ### BEGIN SOLUTION\\n    return x\\n    ### END SOLUTION\\n")
     1
     """
-    return lines(stubs.uncut(source)) - written_lines(source)
+    return lines(stubs.unmarked(source)) - written_lines(source)
 
 
 def written_lines(source: str) -> int:

@@ -57,6 +57,11 @@ def answers(source: str) -> list[str]:
 def uncut(source: str) -> str:
     """Return a cell with its answers, without the lines that mark them."""
     cut(source)  # for its errors
+    return unmarked(source)
+
+
+def unmarked(source: str) -> str:
+    """Return a cell without the lines that mark answers, whether they come in pairs or not."""
     return _MARKER.sub("", source).rstrip("\n")
 
 
