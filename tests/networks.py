@@ -26,6 +26,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "ResNet-18 (timm)": lambda: timm.create_model("resnet18", num_classes=10),
     "bottlenecks (torchvision)": _bottlenecks,
     "DenseNet (torchvision)": lambda: torchvision.models.DenseNet(8, (2, 3, 2), 16, num_classes=10),
+    "MobileNetV2 (torchvision)": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25),  # noqa: E501
     "MobileNetV3 (torchvision)": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),
     "MobileNetV3 (timm)": lambda: timm.create_model("mobilenetv3_small_050", num_classes=10),
     "ConvNeXt (torchvision)": _convnext,

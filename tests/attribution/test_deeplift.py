@@ -1,5 +1,8 @@
 """The rescale rule against paper, against the sum that it promises, against captum and shap."""
 
+from copy import deepcopy
+from typing import Any
+
 import numpy as np
 import pytest
 import shap
@@ -7,10 +10,11 @@ import torch
 from captum.attr import DeepLift, DeepLiftShap
 from torch import Tensor, nn
 
+from tests.networks import MAKERS, network, photo
 from tests.toys import linear, pictures, small_cnn
 from xailab.attribution.deeplift import deep_lift, deep_shap
 from xailab.data import load
-from xailab.models import digit_cnn
+from xailab.models import digit_cnn, pretrained
 
 AND = torch.tensor([[1.0, 1.0]])
 
@@ -169,3 +173,86 @@ def test_a_sum_that_misses_a_tenth_of_the_change_is_refused() -> None:
     """From -1 (-1) to 1 (1.1) the score rises by 2.1; two steps of slope 1.1 make 2.2."""
     with pytest.raises(ValueError, match=r"misses f\(x\) - f\(baseline\) by up to 0.1 of 2.1:"):
         deep_lift(Stepped(), torch.ones(1, 1), 0, baseline=-1.0)
+
+
+# ---- networks of all kinds ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_sum_is_the_change_in_networks_of_all_kinds(name: str) -> None:
+    model, x = network(name), photo()
+    with torch.no_grad():
+        change = (model(x) - model(torch.full_like(x, 0.5)))[0, 3].item()
+    got = deep_lift(model, x, 3, baseline=0.5)
+    assert got.sum().item() == pytest.approx(change, rel=0.01)
+    assert got.abs().sum() > abs(change)
+
+
+def test_of_a_real_network_too() -> None:
+    model, x = pretrained("efficientnet_lite0").model, 2 * photo() - 1
+    with torch.no_grad():
+        change = (model(x) - model(torch.zeros_like(x)))[0, 285].item()
+    assert deep_lift(model, x, 285).sum().item() == pytest.approx(change, rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward")
+def test_equals_captums_through_skips_and_norms() -> None:
+    """captum hooks modules: it is right where each activation is one that it knows and runs once.
+
+    It knows ReLU and no ReLU6, GELU or SiLU: there it takes the slope.
+    """
+    model = deepcopy(network("MobileNetV2 (torchvision)")).double()
+    for module in list(model.modules()):
+        for key, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, key, nn.ReLU())
+    x = photo(2).double()
+    want = DeepLift(model).attribute(x, target=1)
+    share = 1e-5 * want.abs().max().item()  # captum takes the slope where less than 1e-10 changed
+    torch.testing.assert_close(deep_lift(model, x, 1), want, rtol=0, atol=share)
+
+
+class Normed(nn.Module):
+    """A layer norm, a gate and attention of each row's tokens; (N, 3, 6) -> (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.heads = nn.LayerNorm(6), nn.MultiheadAttention(6, 2, batch_first=True)
+        self.gate, self.fc = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(x)
+        z = x + self.heads(z, z, z, need_weights=False)[0]
+        return self.fc((z * self.gate(z).sigmoid()).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward")
+def test_captum_loses_the_sum_at_products_and_norms() -> None:
+    model, x = Normed().double(), torch.randn(2, 3, 6, dtype=torch.float64)
+    start = torch.ones_like(x) + 0.5 * torch.arange(6)
+    change = (model(x) - model(start))[:, 1].detach()
+    captums = DeepLift(model).attribute(x, start, target=1)
+    assert ((captums.sum((1, 2)) - change) / change).abs().max() > 0.05
+    ours = deep_lift(model, x, 1, baseline=start).sum((1, 2))
+    torch.testing.assert_close(ours, change, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "start", "want"),
+    [
+        # a product from (1, 2) to (3, 4): 2 * mean(2, 4) and 2 * mean(1, 3) of the change 10
+        (lambda x: x[:, :1] * x[:, 1:], [[3.0, 4.0]], [[1.0, 2.0]], [[6.0, 4.0]]),
+        # a quotient from 2 / 1 to 6 / 2: (4 - mean(2, 3) * 0) / 1.5 and -2.5 * 1 / 1.5
+        (lambda x: x[:, :1] / x[:, 1:], [[6.0, 2.0]], [[2.0, 1.0]], [[4 / 1.5, -2.5 / 1.5]]),
+        # a square from 1 to 3
+        (lambda x: x**2, [[3.0]], [[1.0]], [[8.0]]),
+    ],
+)
+def test_operations_by_hand(function: Any, x: Any, start: Any, want: Any) -> None:
+    class Body(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    got = deep_lift(Body(), torch.tensor(x), 0, baseline=torch.tensor(start))
+    torch.testing.assert_close(got, torch.tensor(want))
