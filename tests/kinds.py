@@ -378,6 +378,15 @@ def _sms() -> Kind:
     return Kind("sms_gru, on texts", sms_gru(), TEXTS, [1, 0])
 
 
+def _text_classifier() -> Kind:
+    """Of Hugging Face, as it is brought: words are cut into pieces, and special tokens added."""
+    from tests.classifiers import made
+    from xailab.models import text_classifier
+
+    name = "BERT, text_classifier"
+    return Kind(name, text_classifier(*made("BERT")), TEXTS, [1, 0], {"baseline": "mask"})
+
+
 def free_and_lunch(texts: list[str]) -> np.ndarray:
     """A function of texts: (N, 2)."""
     free = np.array([3.0 * ("free" in t) - 2.0 * ("you" in t and "See" in t) for t in texts])
@@ -480,6 +489,7 @@ MAKERS: dict[str, dict[str, Callable[[], Kind]]] = {
         "LSTM": lambda: _torch("LSTM", lambda: Recurrent(nn.LSTM), VECTORS, [2, 0]),
         "LSTM, channel_axis=-1": _steps_last,
         "sms_gru, on texts": _sms,
+        "BERT, text_classifier": _text_classifier,
         "function of texts": lambda: Kind("function of texts", free_and_lunch, TEXTS, [1, 0]),
     },
     "Tables": {

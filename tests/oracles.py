@@ -1021,6 +1021,8 @@ def _answer_to(model: Any, text: str, target: int) -> float:
 @oracle
 def token_attributions(kind: Kind, options: Options) -> Tensor:
     """Integrated gradients of the words' vectors, summed over each vector."""
+    if hasattr(kind.model, "tokenizer"):
+        return _padded([_of_pieces(kind, *one) for one in zip(kind.x, kind.targets, strict=True)])
     points, found = (torch.arange(1000) + 0.5) / 1000, []
     for text, target in zip(kind.x, kind.targets, strict=True):
         vectors = kind.model.embed(kind.model.encode([text])).detach()
@@ -1029,3 +1031,22 @@ def token_attributions(kind: Kind, options: Options) -> Tensor:
         (gradient,) = torch.autograd.grad(score, leaf)
         found.append((vectors[0] * gradient.mean(0)).sum(1))
     return _padded(found)
+
+
+def _of_pieces(kind: Kind, text: str, target: int) -> Tensor:
+    """The same of pieces, from [MASK] in the words' place, summed over words by the tokenizer."""
+    model, tokenizer = kind.model.model.eval(), kind.model.tokenizer
+    batch = tokenizer(text, return_tensors="pt")
+    vectors = model.get_input_embeddings()(batch["input_ids"]).detach()
+    own = torch.tensor([word is not None for word in batch.word_ids(0)])[:, None]
+    mask = model.get_input_embeddings().weight[tokenizer.mask_token_id].detach()
+    start = torch.where(own, mask, vectors)
+    leaf = start + (torch.arange(500) + 0.5)[:, None, None] / 500 * (vectors - start)
+    score = model(inputs_embeds=leaf.requires_grad_()).logits[:, target].sum()
+    (gradient,) = torch.autograd.grad(score, leaf)
+    parts = ((vectors - start)[0] * gradient.mean(0)).sum(1)
+    words = parts.new_zeros(2 + len(text.split()))  # [CLS] and [SEP] stay as they are, at 0
+    for word, part in zip(batch.word_ids(0), parts, strict=True):
+        if word is not None:
+            words[1 + word] += part
+    return words

@@ -72,17 +72,19 @@ def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    words = ["[PAD]", "[UNK]", "a", "good", "film", "with", "bad", "end"]
+    words = ["[PAD]", "[UNK]", "[MASK]", "a", "good", "film", "with", "bad", "end"]
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]"
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]"
     )
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertConfig(vocab_size=len(words), intermediate_size=32, **sizes)
     classifier = BertForSequenceClassification(config).eval()
     got = run(3, tmp_path, monkeypatch, tokenizer=tokenizer, classifier=classifier)
-    frame = got["why"].to_frame()["lime_text"]
-    assert [word for _, word in frame.index] == ["a", "good", "film", "with", "bad", "end"]
+    assert got["why"].names == ["token_attributions", "lime_text"]
+    assert got["lrp"]["token_attributions"].shape == (1, 3)
+    frame = got["why"].to_frame()["lime_text"].dropna()
+    assert list(frame.index.get_level_values(-1)) == ["a", "good", "film", "with", "bad", "end"]
     assert np.isfinite(frame).all()
