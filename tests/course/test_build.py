@@ -1,4 +1,4 @@
-"""Building a tiny course: what is written, what is not executed again, what counts as drift."""
+"""Building a tiny course: what is written, what runs again and what not, what counts as drift."""
 
 import json
 import os
@@ -16,13 +16,14 @@ import pytest
 from xailab.course import build
 from xailab.course.build import main
 from xailab.course.readme import BEGIN, END
+from xailab.course.runs import Run
 
 LESSON = f'''# %% [markdown]
 # # Tiny
 #
 # **Question:** Does it build?
 #
-# **Time:** 5 minutes
+# **Time:** [[time]]
 
 # %%
 import os
@@ -37,7 +38,7 @@ def double(x):
     ### END SOLUTION
 
 # %%
-print(double, double(21), os.getcwd())
+print(double, double(21), os.getcwd(), len(open("../facts.csv").read()))
 print("strict", os.environ["XAILAB_STRICT"], "quiet", os.environ["XAILAB_QUIET"])
 print(sorted(key for key in os.environ if key == "{__name__}"))
 
@@ -61,9 +62,21 @@ display({{"image/png": "iVBORw0KGgo="}}, raw=True)
 '''
 
 
+TABLE = """[[parts]]
+title = "All"
+lessons = [
+    { name = "later", title = "Later", needs = [], planned = true },
+    { name = "tiny", title = "Tiny", needs = [] },
+]
+"""
+
+
 def make(root, lesson=LESSON):
     (root / "lessons").mkdir(parents=True)
-    (root / "lessons" / "01_tiny.py").write_text(lesson)
+    (root / "lessons" / "course.toml").write_text(TABLE)
+    (root / "lessons" / "tiny.py").write_text(lesson)
+    (root / "constraints.txt").write_text("numpy==2\n")
+    (root / "facts.csv").write_text("read by the lesson\n")
     (root / "README.md").write_text(f"Above\n{BEGIN}\nold\n{END}\nBelow\n")
     return root
 
@@ -114,22 +127,23 @@ def test_the_learner_gets_stubs_and_no_outputs(built):
 def test_the_solution_is_executed_strict_and_its_outputs_hold_anywhere(built):
     cells = notebook(built, "solutions").cells
     assert cells[2].source == 'def double(x):\n    """Twice x."""\n    return 2 * x'
-    assert cells[3].outputs[0].text == "<function double> 42 ./notebooks\nstrict 1 quiet 1\n[]\n"
+    assert cells[3].outputs[0].text == "<function double> 42 ./notebooks 19\nstrict 1 quiet 1\n[]\n"
     assert cells[6].outputs[0].data["text/html"] == "<b>shown</b>"
     assert [c.execution_count for c in cells if c.cell_type == "code"] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_seconds_and_memory_are_measured(built):
-    facts = notebook(built, "solutions").metadata.xailab
-    assert set(facts) == {"seconds", "peak_mb", "source_sha256"}
-    assert 0 <= facts.seconds < 60
-    assert 20 < facts.peak_mb < 500
+def test_seconds_memory_and_what_was_read_are_stored(built):
+    run = Run.read(built, "tiny")
+    assert 0 <= run.seconds < 60
+    assert 20 < run.peak_mb < 500
+    assert {"facts.csv", "constraints.txt", "xailab/course/memory.py"} <= set(run.reached)
+    assert run.changed(built) == []
 
 
 def test_nothing_of_the_machine_is_stored(built):
     text = (built / "solutions" / "01_tiny.ipynb").read_text()
     stored = json.loads(text)
-    assert set(stored["metadata"]) == {"kernelspec", "language_info", "xailab"}
+    assert set(stored["metadata"]) == {"kernelspec", "language_info"}
     assert all(set(cell["metadata"]) <= {"tags"} for cell in stored["cells"])
     assert str(built) not in text
 
@@ -145,30 +159,35 @@ def test_a_picture_of_the_readme_is_written_and_watched(built, tmp_path):
 
 
 def test_the_table_of_the_readme_is_written(built):
-    facts = notebook(built, "solutions").metadata.xailab
+    run = Run.read(built, "tiny")
     row = (
         "| 01 | [Tiny](notebooks/01_tiny.ipynb) ([solution](solutions/01_tiny.ipynb)) "
-        f"| Does it build? | 5 min | {facts.seconds:.0f} s | {facts.peak_mb} MB |"
+        f"| Does it build? | 2 min | - | {run.seconds:.0f} s | {run.peak_mb} MB |"
     )
     text = (built / "README.md").read_text()
     assert text.startswith(f"Above\n{BEGIN}\n| | Lesson |")
-    assert text.endswith(f"{row}\n{END}\nBelow\n")
+    assert f"\n{row}\n\nText, code and exercises of the cores take 0 hours together." in text
+    assert text.endswith(f"\nPlanned, not written yet: 00 Later.\n{END}\nBelow\n")
 
 
 def test_what_has_not_changed_is_neither_executed_nor_written(course, no_execution):
-    files = [*course.glob("*/*.ipynb"), course / "README.md"]
+    files = [*course.glob("*/*.ipynb"), *course.glob("solutions/runs/*"), course / "README.md"]
     before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in files]
     assert main(["tiny"], False, root=course) == 0
     assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in files] == before
     assert main([], True, root=course) == 0
 
 
-@pytest.mark.parametrize("how", ["source", "force", "missing"])
+@pytest.mark.parametrize("how", ["source", "force", "missing", "no run", "reached"])
 def test_what_changed_or_is_forced_is_executed(course, no_execution, how):
     if how == "source":
-        edit(course / "lessons" / "01_tiny.py", "21", "22")
+        edit(course / "lessons" / "tiny.py", "21", "22")
     if how == "missing":
         (course / "solutions" / "01_tiny.ipynb").unlink()
+    if how == "no run":
+        (course / "solutions" / "runs" / "tiny.json").unlink()
+    if how == "reached":
+        (course / "facts.csv").write_text("changed")
     with pytest.raises(AssertionError, match="executed"):
         main([], False, force=how == "force", root=course)
 
@@ -179,28 +198,99 @@ def test_a_learners_copy_alone_is_mended_without_executing(course, no_execution)
     assert main([], True, root=course) == 0
 
 
-def spoil_measured(course):
-    path = course / "solutions" / "01_tiny.ipynb"
-    stored = json.loads(path.read_text())
-    del stored["metadata"]["xailab"]["seconds"]
-    path.write_text(json.dumps(stored))
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# Tiny\n", "# Tiny: is it?\n"),
+        ("# %%\nprint(double", "# %% [markdown]\n# New.\n\n# %%\nprint(double"),
+        (' tags=["readme-dot"]', ""),
+    ],
+)
+def test_where_only_text_changed_the_outputs_stay(course, no_execution, old, new):
+    before = [cell.outputs for cell in notebook(course, "solutions").cells if "outputs" in cell]
+    edit(course / "lessons" / "tiny.py", old, new)
+    assert main([], False, root=course) == 0
+    after = [cell.outputs for cell in notebook(course, "solutions").cells if "outputs" in cell]
+    assert after == before
+    assert main([], True, root=course) == 0
+
+
+def test_a_new_number_moves_the_files_and_keeps_the_outputs(course, no_execution, capsys):
+    line = '{ name = "later"'
+    more = '{ name = "x", title = "X", needs = [], planned = true },'
+    edit(course / "lessons" / "course.toml", line, f"{more}\n{line}")
+    assert main([], True, root=course) == 1
+    error = capsys.readouterr().err
+    assert "notebooks/02_tiny.ipynb is missing" in error
+    assert "notebooks/01_tiny.ipynb has no lesson" in error
+    assert main([], False, root=course) == 0
+    assert main([], True, root=course) == 0
+    assert not (course / "solutions" / "01_tiny.ipynb").exists()
+
+
+def code_notebook(*sources, count=None):
+    """Cells that were executed have a count, and their own source as output."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    for cell in cells:
+        cell.execution_count = count
+        cell.outputs = [nbformat.v4.new_output("stream", text=cell.source)] if count else []
+    return nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_markdown_cell("end")])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept", "whole"),
+    [
+        ("abc", "abc", 3, True),
+        ("abc", "axc", 1, False),  # c is the same, but not all before it
+        ("abc", "ab", 2, False),
+        ("ab", "abc", 2, False),
+        ("abc", "xabc", 0, False),
+    ],
+)
+def test_an_output_is_kept_while_all_code_up_to_it_is_the_same(old, new, kept, whole):
+    target = code_notebook(*new)
+    assert build.carry(code_notebook(*old, count=1), target) is whole
+    outputs = [cell.outputs[0].text for cell in target.cells[:-1] if cell.outputs]
+    assert outputs == list(new[:kept])
+
+
+def test_without_a_stored_notebook_nothing_is_kept():
+    assert build.carry(None, code_notebook("a")) is False
+    assert build.carry(code_notebook("a"), code_notebook("a")) is False  # never executed
+
+
+def test_texts_alone_are_written_without_executing(course, no_execution, capsys):
+    (course / "facts.csv").write_text("changed")
+    edit(course / "lessons" / "tiny.py", "# Tiny\n", "# Tiny: is it?\n")
+    assert main([], False, text=True, root=course) == 0
+    assert "# 1. Tiny: is it?" in notebook(course, "solutions").cells[0].source
+    edit(course / "lessons" / "tiny.py", "21", "22")
+    assert main([], False, text=True, root=course) == 1
+    assert "tiny was written, but has to run" in capsys.readouterr().err
+
+
+def test_a_lesson_that_reached_what_changed_is_told(course, no_execution, capsys):
+    (course / "facts.csv").write_text("changed")
+    edit(course / "constraints.txt", "2", "3")
+    assert main([], True, root=course) == 1
+    assert "01_tiny has to run again: constraints.txt, facts.csv\n" in capsys.readouterr().err
 
 
 def spoil_execution(course):
     path = course / "solutions" / "01_tiny.ipynb"
     stored = json.loads(path.read_text())
     stored["cells"][1]["execution_count"] = None
-    path.write_text(json.dumps(stored))
+    path.write_text(json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 DRIFT = {
     "lesson edited": (
-        lambda c: edit(c / "lessons" / "01_tiny.py", "21", "22"),
-        "notebooks/01_tiny.ipynb is not what lessons/01_tiny.py gives",
+        lambda c: edit(c / "lessons" / "tiny.py", "21", "22"),
+        "notebooks/01_tiny.ipynb is not what lessons/tiny.py gives",
     ),
     "answer edited": (
-        lambda c: edit(c / "lessons" / "01_tiny.py", "2 * x", "x + x"),
-        "solutions/01_tiny.ipynb is not what lessons/01_tiny.py gives",
+        lambda c: edit(c / "lessons" / "tiny.py", "2 * x", "x + x"),
+        "solutions/01_tiny.ipynb is not what lessons/tiny.py gives",
     ),
     "learner's copy edited": (
         lambda c: edit(c / "notebooks" / "01_tiny.ipynb", "double(21)", "double(1)"),
@@ -208,12 +298,6 @@ DRIFT = {
     ),
     "solution edited": (
         lambda c: edit(c / "solutions" / "01_tiny.ipynb", "return 2 * x", "return x"),
-        "solutions/01_tiny.ipynb is not what",
-    ),
-    "hash edited": (
-        lambda c: edit(
-            c / "solutions" / "01_tiny.ipynb", '"source_sha256": "', '"source_sha256": "0'
-        ),
         "solutions/01_tiny.ipynb is not what",
     ),
     "notebook missing": (
@@ -228,13 +312,24 @@ DRIFT = {
         lambda c: (c / "solutions" / "01_tiny.ipynb").write_text('{"cells": ['),
         "solutions/01_tiny.ipynb is no valid notebook",
     ),
-    "not measured": (spoil_measured, "solutions/01_tiny.ipynb was not executed"),
+    "not in the table": (
+        lambda c: (c / "lessons" / "more.py").write_text(""),
+        "lessons/more.py is not a written lesson of lessons/course.toml",
+    ),
+    "planned, yet there": (
+        lambda c: (c / "lessons" / "later.py").write_text(""),
+        "lessons/later.py is not a written lesson of lessons/course.toml",
+    ),
+    "run of no lesson": (
+        lambda c: (c / "solutions" / "runs" / "gone.json").write_text("{}"),
+        "solutions/runs/gone.json has no lesson",
+    ),
     "not executed": (spoil_execution, "solutions/01_tiny.ipynb was not executed"),
     "stray notebook": (
         lambda c: (c / "notebooks" / "99_gone.ipynb").write_text("{}"),
         "notebooks/99_gone.ipynb has no lesson",
     ),
-    "table edited": (lambda c: edit(c / "README.md", "5 min", "1 min"), "README.md is old"),
+    "table edited": (lambda c: edit(c / "README.md", "2 min", "1 min"), "README.md is old"),
     "markers missing": (lambda c: edit(c / "README.md", END, ""), "README.md lacks the lines"),
 }
 
@@ -255,10 +350,10 @@ def test_an_answer_left_in_the_learners_copy_is_found(course, monkeypatch, capsy
 
 def test_a_failing_cell_is_told_and_the_old_pair_stays(course, capsys):
     before = [path.read_bytes() for path in sorted(course.glob("*/*.ipynb"))]
-    edit(course / "lessons" / "01_tiny.py", "return 2 * x", "return x.missing")
+    edit(course / "lessons" / "tiny.py", "return 2 * x", "return x.missing")
     assert main([], False, root=course) == 1
     error = capsys.readouterr().err
-    assert "lessons/01_tiny.py, line 21 (cell 4) failed:" in error
+    assert "lessons/tiny.py, line 21 (cell 4) failed:" in error
     assert "AttributeError: 'int' object has no attribute 'missing'" in error
     assert [path.read_bytes() for path in sorted(course.glob("*/*.ipynb"))] == before
 
@@ -291,7 +386,7 @@ def test_an_interrupted_build_leaves_the_old_pair_and_no_kernel(course):
     slow = (
         "import time\nprint(os.getpid(), file=open('pid', 'w'), flush=True)\ntime.sleep(60)\nprint("
     )
-    edit(course / "lessons" / "01_tiny.py", "print(double,", f"{slow}double,")
+    edit(course / "lessons" / "tiny.py", "print(double,", f"{slow}double,")
     code = "import sys; from xailab.course.build import main; sys.exit(main([], False))"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -310,9 +405,14 @@ def test_an_interrupted_build_leaves_the_old_pair_and_no_kernel(course):
     assert [path.read_bytes() for path in sorted(course.glob("*/*.ipynb"))] == before
 
 
-@pytest.mark.parametrize("name", ["tiny", "01_tiny", "lessons/01_tiny.py", "01_tiny.ipynb"])
+@pytest.mark.parametrize("name", ["tiny", "01_tiny", "lessons/tiny.py", "01_tiny.ipynb"])
 def test_a_lesson_is_named_in_any_way(course, name):
-    assert build.choose([name], course) == [course / "lessons" / "01_tiny.py"]
+    assert [lesson.name for lesson in build.choose([name], course)] == ["tiny"]
+
+
+def test_a_planned_lesson_cannot_be_built(course):
+    with pytest.raises(ValueError, match="not written yet: later"):
+        main(["later"], False, root=course)
 
 
 def test_an_unknown_lesson_gives_near_names(course):
@@ -326,6 +426,6 @@ def test_the_root_is_found_from_inside(course, monkeypatch):
 
 
 def test_a_lesson_without_opening_gives_no_table(course, capsys):
-    edit(course / "lessons" / "01_tiny.py", "# **Time:** 5 minutes\n", "")
+    edit(course / "lessons" / "tiny.py", "# **Question:** Does it build?\n", "#\n")
     assert main([], True, root=course) == 1
-    assert "no table of lessons: lessons/01_tiny.py: its opening lacks" in capsys.readouterr().err
+    assert "no table of lessons: lessons/tiny.py: its opening lacks" in capsys.readouterr().err

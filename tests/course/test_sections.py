@@ -33,7 +33,8 @@ def test_headings_of_two_levels_divide_a_lesson():
 def test_minutes_are_words_lines_and_exercises(monkeypatch):
     """270 words are 1.5 minutes, 5 given lines half a minute, the exercise 4."""
     monkeypatch.setattr(registry, "minutes_of", {"demo.f": 4}.__getitem__)
-    source = "def f(x):\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION\n\na = 1\nb = 2\nc = 3"
+    answer = "def f(x):\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION\n\n"
+    source = f"{answer}a = 1\nb = 2\nc = 3"
     cells = [text("word " * 270), new_code_cell(source), new_code_cell('check("demo.f", f)')]
     assert sections.minutes(cells) == pytest.approx(1.5 + 0.5 + 4)
 

@@ -112,6 +112,7 @@ def _progress_bar() -> Progress:
 def _build(lesson: Lesson, root: Path, bar: Progress, *, force: bool, text: bool) -> list[str]:
     """Write both notebooks, the learner's last: an interrupted build leaves the old pair."""
     learner, solution = text_of(lesson.learner()), lesson.solution()
+    _renumber(lesson, root)
     whole = carry(_stored(lesson, root), solution)
     task = bar.add_task(lesson.name, total=len(solution.cells))
     if not text and (force or not whole or runs.stale(root, lesson.name)):
@@ -122,6 +123,15 @@ def _build(lesson: Lesson, root: Path, bar: Progress, *, force: bool, text: bool
     _write(root / "solutions" / f"{lesson.stem}.ipynb", text_of(solution))
     _write(root / "notebooks" / f"{lesson.stem}.ipynb", learner)
     return [] if whole else [f"{lesson.name} was written, but has to run: `xailab build`"]
+
+
+def _renumber(lesson: Lesson, root: Path) -> None:
+    """Move the notebooks of a lesson that had another number."""
+    for folder in ("notebooks", "solutions"):
+        wanted = root / folder / f"{lesson.stem}.ipynb"
+        for old in root.glob(f"{folder}/[0-9][0-9]_{lesson.name}.ipynb"):
+            if old != wanted:
+                old.replace(wanted)
 
 
 def carry(old: NotebookNode | None, new: NotebookNode) -> bool:

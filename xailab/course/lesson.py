@@ -201,7 +201,7 @@ class Lesson:
 
 
 def track(course: Curriculum, name: str) -> str:
-    """Return a way through the course as a Markdown list; `ValueError` if there is none so named."""
+    """Return a way through the course as a Markdown list; `ValueError` for another name."""
     if name not in course.tracks:
         raise ValueError(f"no track {name!r}; there are {', '.join(course.tracks)}")
     chosen = course.tracks[name]

@@ -29,9 +29,9 @@ def problems(lessons: list[Lesson], root: Path, *, write: bool) -> list[str]:
         return []
     try:
         wanted = {readme: _with_table(readme.read_text(encoding="utf-8"), lessons, root).encode()}
+        wanted |= pictures(lessons, root)
     except ValueError as error:
         return [f"no table of lessons: {error}"]
-    wanted |= pictures(lessons, root)
     old = [path for path, data in wanted.items() if not path.exists() or path.read_bytes() != data]
     if write:
         for path in old:

@@ -1,4 +1,4 @@
-"""The sections of a lesson: which are core and which deeper, how long they take, who writes the code.
+"""The sections of a lesson: core or deeper, how long they take, how much the learner writes.
 
 A section begins at a text cell with a heading `# ...` or `## ...`. One whose first cell is tagged
 `deeper` may be skipped: nothing after it needs it.
