@@ -13,6 +13,7 @@ from xailab.course.compare import (
     expect_shape,
     expect_share,
     expect_text,
+    is_plural,
 )
 
 SIGNED = np.array([[1.0, -2.0], [3.0, 4.0]])
@@ -122,3 +123,65 @@ def test_a_share_may_be_neither_percent_nor_text():
     for bad, words in ((50, "write 50% as 0.5"), ("0.5", "without quotes: 0.5"), (-0.1, "0 to 1")):
         with pytest.raises(Mistake, match=words):
             expect_share(bad)
+
+
+@pytest.mark.parametrize(
+    ("what", "plural"),
+    [
+        ("the coefficients", True), ("the shares of a game of three", True), ("the rows", True),
+        ("3 of 8 weights pruned", True), ("pictures (3, 2, 2, 2) in the ball of 2", True),
+        ("conv2: the logits of two pictures", True), ("frames of 0, 1, ..., 10 with size 4", True),
+        ("the loss", False), ("the bias", False), ("the axis", False), ("alpha", False),
+        ("the map of class 1", False),
+        ("the slope at z = -1000 and 1000", False), ("sigmoid's backward", False),
+        ("the relevance of the inputs", False), ("1.5 with each of the bits flipped", False),
+        ("what you return", False), ("softmax of [[0, ln 3]]", False), ("the radius", False),
+        ("tensor 3 of the clipped gradient", False), ("the mean slope over 9 copies", False),
+        ("output_size(28, 5), stride 1 and no padding by default", False),
+    ],
+)  # fmt: skip
+def test_a_message_agrees_in_number(what, plural):
+    assert is_plural(what) == plural
+    with pytest.raises(Mistake) as caught:
+        expect_close([1.0], [5.0], what)
+    verb = "are" if plural else "is"
+    assert str(caught.value).startswith(f"{what} {verb} not what is expected.")
+
+
+@pytest.mark.parametrize(
+    ("compare", "one", "many"),
+    [
+        (
+            lambda what: expect_close([-2.0, 1], [2.0, -1], what),
+            "has the wrong sign",
+            "have the wr",
+        ),
+        (
+            lambda what: expect_close([2.0, 1], [2.0, -1], what),
+            "has lost its s",
+            "have lost their s",
+        ),
+        (lambda what: expect_close([4.0, 2], [2.0, 1], what), "is 2 times", "are 2 times"),
+        (lambda what: expect_close(None, [2.0, 1], what), "is None", "are None"),
+        (lambda what: expect_shape([1.0], (2,), what), "but has (1,)", "but have (1,)"),
+        (lambda what: expect_finite([np.nan], what), "holds nan", "hold nan"),
+        (
+            lambda what: expect_detached(torch.ones(1, requires_grad=True), what),
+            "still carries its graph: return it",
+            "still carry their graph: return them",
+        ),
+    ],
+)
+def test_each_sentence_has_both_numbers(compare, one, many):
+    for what, words in (("the map", one), ("the maps", many)):
+        with pytest.raises(Mistake) as caught:
+            compare(what)
+        assert f"{what} {words}" in str(caught.value).replace("should have shape (2,), ", "")
+
+
+def test_arrays_of_many_axes_have_no_blank_lines():
+    assert "\n\n" not in as_text(np.ones((2, 2, 2, 2)))
+
+
+def test_a_choice_may_be_written_in_capitals():
+    expect_choice("Lower ", ["lower", "higher"])

@@ -154,4 +154,5 @@ def explain(error: Exception, answer: Any) -> str:
 def _distance(guess: Any, actual: Any) -> list[str]:
     if isinstance(guess, int | float) and isinstance(actual, int | float):
         return [f"off by:      {abs(guess - actual):.4g}"]
-    return ["As you guessed."] if as_text(guess) == as_text(actual) else []
+    same = as_text(guess).strip().casefold() == as_text(actual).strip().casefold()
+    return ["As you guessed."] if same else []

@@ -1,5 +1,6 @@
 """Comparisons that name the mistake, so that the check of an exercise fits in a few lines."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def as_array(value: Any, what: str) -> np.ndarray:
         Mistake: `value` is None, a stub or anything else that is not numbers.
     """
     if value is None or value is ...:
-        raise Mistake(f"{what} is {value}: does your code return a value on every path?")
+        raise Mistake(f"{said(what, '{is}')} {value}: does your code return a value on every path?")
     try:
         return _numbers(value)
     except (TypeError, ValueError):
@@ -46,7 +47,43 @@ def as_text(value: Any, limit: int = 200) -> str:
         return as_text(repr(value), limit)
     formats: Any = {"float_kind": lambda number: f"{number:.4g}"}
     text = np.array2string(numbers, separator=", ", threshold=24, edgeitems=2, formatter=formats)
+    text = re.sub(r"\n\s*\n", "\n", text)  # numpy parts the blocks of many axes by blank lines
     return f"{text} (shape {numbers.shape})" if numbers.size > 24 else text
+
+
+_PLURAL = {
+    "is": "are",
+    "has": "have",
+    "holds": "hold",
+    "carries": "carry",
+    "its": "their",
+    "it": "them",
+}
+_SINGULAR = {word: word for word in _PLURAL}
+
+
+def said(what: str, text: str) -> str:
+    """Return a sentence about `what`, its verbs in braces agreeing in number.
+
+    >>> said("the loss", "{is} large"), said("the rows of x", "{is} large")
+    ('the loss is large', 'the rows of x are large')
+    """
+    return f"{what} {text.format(**(_PLURAL if is_plural(what) else _SINGULAR))}"
+
+
+def is_plural(what: str) -> bool:
+    """Return whether a phrase names several things: the last word before "of", "for", ... tells.
+
+    >>> [is_plural(what) for what in ("the map", "conv: the maps of two", "3 of 8 rows", "a class")]
+    [False, True, True, False]
+    """
+    phrase = re.sub(r"\(.*?\)", "", what).split(": ")[-1]
+    head = re.split(r",| (?:of|for|at|in|with|where|when|by|over|from)\b", phrase)[0].strip()
+    if head.isdigit():
+        return int(head) != 1
+    words = re.findall(r"[^\W\d]+(?:'\w)?", head)
+    last = words[-1] if words else ""
+    return last != "bias" and bool(re.search(r"(?<![sui'])s$", last))
 
 
 def expect_shape(got: Any, shape: tuple[int, ...], what: str) -> None:
@@ -54,7 +91,8 @@ def expect_shape(got: Any, shape: tuple[int, ...], what: str) -> None:
     came = as_array(got, what).shape
     if came == tuple(shape):
         return
-    raise Mistake(f"{what} should have shape {shape}, but has {came}{_shape_reason(came, shape)}")
+    wanted = said(what, f"should have shape {shape}, but {{has}} {came}")
+    raise Mistake(f"{wanted}{_shape_reason(came, shape)}")
 
 
 def _shape_reason(came: tuple[int, ...], want: tuple[int, ...]) -> str:
@@ -72,13 +110,13 @@ def expect_finite(got: Any, what: str, why: str = "") -> None:
     """Raise `Mistake` where `got` holds nan or inf; `why` says what usually causes it here."""
     numbers = as_array(got, what)
     if not np.isfinite(numbers).all():
-        raise Mistake(f"{what} holds nan or inf: {as_text(numbers)}. {why}".rstrip())
+        raise Mistake(f"{said(what, '{holds}')} nan or inf: {as_text(numbers)}. {why}".rstrip())
 
 
 def expect_detached(got: Any, what: str) -> None:
     """Raise `Mistake` where a tensor still hangs in the autograd graph."""
     if getattr(got, "requires_grad", False):
-        raise Mistake(f"{what} still carries its graph: return it with .detach().")
+        raise Mistake(said(what, "still {carries} {its} graph: return {it} with .detach()."))
 
 
 def expect_close(
@@ -117,24 +155,27 @@ def expect_close(
             raise Mistake(_compared(f"{what}: {reason}", came, right))
     expect_shape(came, right.shape, what)
     expect_finite(came, what, "Large exponents, log(0) or 0/0 do that.")
-    raise Mistake(_compared(f"{what} {_number_reason(came, right, same)}", came, right))
+    reason = _number_reason(came, right, same)
+    raise Mistake(_compared(said(what, reason), came, right))
 
 
 def _number_reason(
     came: np.ndarray, want: np.ndarray, same: Callable[[np.ndarray, np.ndarray], bool]
 ) -> str:
     if same(-came, want):
-        return "has the wrong sign."
+        return "{has} the wrong sign."
     if same(came, np.abs(want)):
-        return "has lost its signs: an absolute value too many?"
+        return "{has} lost {its} signs: an absolute value too many?"
     if same(np.maximum(came, 0), want):
-        return "has negative values where 0 is expected: is a ReLU missing?"
+        return "{has} negative values where 0 is expected: is a ReLU missing?"
     if same(came, np.maximum(want, 0)):
-        return "has 0 where negative values are expected: a ReLU too many?"
+        return "{has} 0 where negative values are expected: a ReLU too many?"
     scale = float((came * want).sum() / max(float((want * want).sum()), 1e-300))
     if want.size > 1 and scale != 0 and same(came / scale, want):
-        return f"is {scale:.4g} times what is expected: a sum for a mean, or a forgotten factor?"
-    return "is not what is expected."
+        return (
+            f"{{is}} {scale:.4g} times what is expected: a sum for a mean, or a forgotten factor?"
+        )
+    return "{is} not what is expected."
 
 
 def _compared(reason: str, came: np.ndarray, want: np.ndarray) -> str:
@@ -167,11 +208,15 @@ def expect_share(guess: Any) -> None:
 
 
 def expect_choice(guess: Any, choices: Iterable[Any], what: str = "your guess") -> None:
-    """Raise `Mistake` unless `guess` is one of `choices`."""
+    """Raise `Mistake` unless `guess` is one of `choices`; capitals and spaces do not matter."""
     allowed = list(choices)
-    if guess not in allowed:
+    if _bare(guess) not in map(_bare, allowed):
         names = ", ".join(map(repr, allowed))
         raise Mistake(f"{what} should be one of {names}, not {guess!r}.")
+
+
+def _bare(value: Any) -> Any:
+    return value.strip().casefold() if isinstance(value, str) else value
 
 
 def expect_text(answer: Any) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -76,3 +77,32 @@ def assert_rejected(id: str, wrong: Any, match: str) -> None:
     """Assert that the check refuses an answer with a message that fits the pattern `match`."""
     with pytest.raises(Mistake, match=match):
         find_exercise(id).check(wrong)
+
+
+def planted(source: str) -> dict[str, Counter[str]]:
+    """Count the answers that a module of tests plants: "accepted" and "rejected", by exercise.
+
+    A call in a parametrized test counts once for each set of its parameters.
+    """
+    tree = ast.parse(source).body
+    assigned = [node for node in tree if isinstance(node, ast.Assign)]
+    values = {ast.unparse(node.targets[0]): node.value for node in assigned}
+    found: dict[str, Counter[str]] = {"accepted": Counter(), "rejected": Counter()}
+    for test in tree:
+        if isinstance(test, ast.FunctionDef):
+            for call in (node for node in ast.walk(test) if isinstance(node, ast.Call)):
+                kind = ast.unparse(call.func).removeprefix("assert_")
+                if kind in found:
+                    id = values.get(ast.unparse(call.args[0]), call.args[0])
+                    found[kind][ast.unparse(id).strip("'")] += _times(test, values)
+    return found
+
+
+def _times(test: ast.FunctionDef, values: dict[str, ast.expr]) -> int:
+    """Return how often a test runs, as far as its parameters are written out."""
+    times = 1
+    for mark in test.decorator_list:
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func).endswith("parametrize"):
+            given = values.get(ast.unparse(mark.args[1]), mark.args[1])
+            times *= len(given.elts) if isinstance(given, ast.List | ast.Tuple) else 1
+    return times

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
+from tests.course.exercises.answers import assert_accepted, assert_rejected, planted, solution_of
 from xailab.course import Mistake, exercises, registry
 
 EXERCISES = Path(exercises.__file__).parent
@@ -70,3 +70,28 @@ def test_every_exercise_is_tested(topic):
     checked = [entry for entry in registry.exercises_of(topic) if entry.kind != "criticize"]
     missing = [entry.id for entry in checked if f'"{entry.id}"' not in tests]
     assert missing == []
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_each_check_takes_two_right_answers_and_names_three_mistakes(topic):
+    found = planted((Path(__file__).parent / f"test_{topic}.py").read_text(encoding="utf-8"))
+    ids = [entry.id for entry in registry.exercises_of(topic) if entry.kind == "code"]
+    assert [id for id in ids if found["accepted"][id] < 2] == []
+    assert [id for id in ids if found["rejected"][id] < 3] == []
+
+
+def test_planted_answers_are_counted():
+    found = planted("""
+ID = "a.b"
+WRONG = [(f, "x"), (g, "y")]
+def test_right():
+    assert_accepted("a.b", f)
+    assert_accepted(ID, g)
+@pytest.mark.parametrize(("wrong", "match"), WRONG)
+@pytest.mark.parametrize("sign", (1, -1))
+def test_wrong(wrong, sign, match):
+    assert_rejected("a.b", wrong, match)
+def test_other():
+    assert_rejected("a.c", f, "x")
+""")
+    assert found == {"accepted": {"a.b": 2}, "rejected": {"a.b": 4, "a.c": 1}}

@@ -186,9 +186,10 @@ def test_a_slope_is_one_number(wrong):
     assert_rejected("backprop.dead_unit", wrong, "should be")
 
 
-@pytest.mark.parametrize("wrong", ["the same", 3.59, "Lower"])
+@pytest.mark.parametrize("wrong", ["the same", 3.59, ""])
 def test_a_step_goes_lower_or_higher(wrong):
     assert_rejected("backprop.big_step", wrong, "one of 'lower', 'higher'")
+    assert_accepted("backprop.big_step", "Lower")
 
 
 def test_the_questions_have_one_right_answer_each():

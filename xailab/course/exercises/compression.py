@@ -162,7 +162,7 @@ def _check_zeros_and_convolution(answer: Any) -> None:
     weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     levels, steps = _two(answer(weight))
     want = weight.flatten(1).abs().amax(1) / 127
-    expect_close(steps.flatten(), want, "right for a linear layer; of a convolution, the steps")
+    expect_close(steps.flatten(), want, "the steps of a convolution (right for a linear layer)")
     exact = weight / want.reshape(5, 1, 1, 1)
     if levels.shape != weight.shape or ((levels - exact).abs() > 0.501).any():
         raise Mistake("the levels of a convolution (5, 3, 3, 3) are off by more than half a step.")

@@ -79,7 +79,7 @@ def _two_rows() -> "tuple[Tensor, Tensor, Tensor]":
 def _along(
     net: Any, x: "Tensor", targets: "Tensor", baseline: "Tensor | float", points: list[float]
 ) -> "Tensor":
-    """Mean gradient at these points of the path, times the way gone."""
+    """Mean gradient at these points of the path, times the distance covered."""
     gradients = [_gradient(net, baseline + point * (x - baseline), targets) for point in points]
     return (x - baseline) * sum(gradients) / len(points)
 
@@ -105,17 +105,17 @@ def _slips(net: Any, x: "Tensor", targets: "Tensor", b: "Tensor") -> dict[str, "
     chance = torch.nn.Sequential(net, torch.nn.Softmax(1))
     weighed = torch.stack([k * _along(net, x, targets, b, [k]) for k in middles]).mean(0)
     return {
-        "these are the left ends of the steps; take their middles, (k + 0.5) / n.": _along(
+        "these are the left ends of the steps; take their midpoints, (k + 0.5) / n.": _along(
             net, x, targets, b, [0, 0.25, 0.5, 0.75]
         ),
-        "these are the right ends of the steps; take their middles, (k + 0.5) / n.": _along(
+        "these are the right ends of the steps; take their midpoints, (k + 0.5) / n.": _along(
             net, x, targets, b, [0.25, 0.5, 0.75, 1]
         ),
-        "these points run from 0 to 1, both included; take the middles of n equal steps.": _along(
+        "these points run from 0 to 1, both included; take the midpoints of n equal steps.": _along(
             net, x, targets, b, [0, 1 / 3, 2 / 3, 1]
         ),
-        "this is the mean gradient: the way gone, x - baseline, is missing as a factor.": mean,
-        "the factor is x; it has to be the way gone, x - baseline.": mean * x,
+        "this is the mean gradient: the distance covered, x - baseline, is missing as a factor.": mean,
+        "the factor is x; it has to be the distance covered, x - baseline.": mean * x,
         "this path begins at 0: your function does not use the baseline.": _along(
             net, x, targets, 0.0, middles
         ),
@@ -160,7 +160,7 @@ def lrp_step(answer: Any) -> None:
     want = _shared(x, weight, above, z + torch.where(z >= 0, 0.5, -0.5))
     found = answer(x, weight, bias, above, 0.5)
     known = _wrong_shares(x, weight, bias, above, 0.5)
-    expect_close(found, want, "relevance of the inputs", known=known)
+    expect_close(found, want, "the relevance of the inputs", known=known)
     still = answer(
         torch.ones(1, 2), torch.tensor([[1.0, -1.0]]), torch.zeros(1), above[:1, :1], 0.5
     )

@@ -191,9 +191,8 @@ def _backward(step: Callable[..., Any]) -> None:
     if net.weight.grad is None:
         raise Mistake("backward: it leaves no gradient in the weights.")
     known = {
-        "backward: this is the gradient of the sum; with N rows, each step is N times as large.": 3
-        * want,
-        "backward: only the first row is learned from.": first,
+        "this is the gradient of the sum; with N rows, each step is N times as large.": 3 * want,
+        "only the first row is learned from.": first,
     }
     expect_close(net.weight.grad, want, "backward: the gradient of the mean loss", known=known)
 
