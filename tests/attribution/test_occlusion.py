@@ -196,3 +196,25 @@ def test_rise_moves_the_grid_down_and_right_by_itself() -> None:
         if (large[:, top : top + 8, left : left + 8] - mask).abs().amax((1, 2)).min() < 1e-6
     }
     assert len(moves) == 16
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: occlusion(careless, x, None, window=2),
+        lambda x: feature_ablation(careless, x, None),
+        lambda x: rise(careless, x, None, n_masks=3, grid=2),
+    ],
+)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_missing_in_x_are_refused_before_a_model_hides_them(ask: Any, bad: float) -> None:
+    """This model answers finitely to anything, so that only x itself can show it."""
+    x = torch.ones(2, 1, 4, 4)
+    assert torch.isfinite(ask(x)).all()
+    x[1, 0, 2, 2] = bad
+    with pytest.raises(ValueError, match="x holds 1 values that are NaN or infinite"):
+        ask(x)
+
+
+def careless(x: Tensor) -> Tensor:
+    return total(torch.nan_to_num(x, posinf=0.0))

@@ -261,6 +261,59 @@ def test_tables_of_any_kind(function: Any) -> None:
             function(wiggly, rows, others)
 
 
+# ---- columns that are one player -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 2, 1], [9, -4, 9, 7, -4]])
+def test_columns_with_one_label_are_one_player(labels: list[int]) -> None:
+    """Players {0, 2}, {1, 4}, {3}: the game of three, each column carrying its player's value."""
+    members = [[0, 2], [1, 4], [3]]
+
+    def value(team: frozenset[int]) -> float:
+        return worth(ROWS[0], 1)(frozenset(i for player in team for i in members[player]))
+
+    want = by_orders(value, 3)[[0, 1, 0, 2, 1]]
+    mask = np.array(labels)
+    for kind in (mask, labels, mask.astype(np.int8), torch.tensor(labels), mask[None]):
+        got = kernel_shap(wiggly, ROWS[0], BACKGROUND, feature_mask=kind)
+        np.testing.assert_allclose(got[:, 1], want, atol=1e-8)
+    got = permutation_shap(wiggly, ROWS[0], BACKGROUND, n_permutations=60, feature_mask=mask)
+    np.testing.assert_allclose(got[:, 1], want, atol=0.05)
+    for found in (got, kernel_shap(wiggly, ROWS[0], BACKGROUND, feature_mask=mask, n_samples=20)):
+        change = wiggly(ROWS[:1])[0] - wiggly(BACKGROUND).mean(0)
+        np.testing.assert_allclose(found[[0, 1, 3]].sum(0), change, atol=1e-9)
+
+
+def test_groups_make_many_columns_exact() -> None:
+    """Forty columns in four groups of a sum: 16 coalitions, and each group's change."""
+    x, background = np.arange(40.0), np.ones((2, 40))
+    got = kernel_shap(lambda rows: rows.sum(1), x, background, feature_mask=np.arange(40) // 10)
+    want = [sum(x[i // 10 * 10 : i // 10 * 10 + 10] - 1) for i in range(40)]
+    np.testing.assert_allclose(got, want, atol=1e-8)
+
+
+@pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
+@pytest.mark.parametrize(
+    ("mask", "error", "words"),
+    [
+        (
+            [0, 1, 2],
+            ValueError,
+            r"must be \(5,\), a label for each column, got \(3,\)",
+        ),
+        (np.zeros((5, 1), dtype=int), ValueError, r"got \(5, 1\)"),
+        ([0.0, 1, 2, 3, 4], TypeError, "integers, got float64"),
+        ([True, False, True, True, True], TypeError, "integers, got bool"),
+    ],
+)
+def test_bad_masks(function: Any, mask: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        function(wiggly, ROWS[0], BACKGROUND, feature_mask=mask)
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("function", [kernel_shap, permutation_shap])
 @pytest.mark.parametrize(
     ("predict", "error", "words"),

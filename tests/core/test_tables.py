@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from xailab.core.tables import column_names, finite_floats
+from xailab.core.tables import check_columns, column_names, finite_floats
 
 FRAME = pd.DataFrame({"age": [20, 30], "member": [True, False]})
 
@@ -62,3 +62,23 @@ def test_names():
     assert column_names(FRAME.iloc[0]) == ["age", "member"]
     assert column_names(pd.DataFrame([[1]])) is None
     assert column_names([[1]]) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "others", "words"),
+    [
+        (["a", "b"], ["b", "a"], "x has the column 'a' where background has 'b'"),
+        (["a", "b"], ["a", "c"], "'b' where background has 'c'"),
+        (["a"], ["a", "b"], "x has the column None where background has 'b'"),
+    ],
+)
+def test_columns_that_differ_are_named(columns, others, words):
+    with pytest.raises(ValueError, match=words):
+        check_columns("x", columns, "background", others)
+
+
+@pytest.mark.parametrize(
+    ("columns", "others"), [(["a"], ["a"]), (None, ["a"]), (["a"], None), (None, None)]
+)
+def test_columns_without_names_fit_any(columns, others):
+    check_columns("x", columns, "background", others)

@@ -31,9 +31,11 @@ from .deeplift import deep_shap as deep_shap
 from .families import register_all as register_all
 from .games import halves as halves
 from .games import owen_of_game as owen_of_game
+from .games import owen_text as owen_text
 from .games import owen_values as owen_values
 from .games import shapley_interactions as shapley_interactions
 from .games import shapley_of_game as shapley_of_game
+from .games import without_words as without_words
 from .lime import Fit as Fit
 from .lime import WordWeights as WordWeights
 from .lime import lime_fit as lime_fit

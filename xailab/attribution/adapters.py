@@ -90,6 +90,14 @@ def _of_words(
     return run
 
 
+def _owen_text(subject: Subject, target: Any, options: Options) -> Answer:
+    """Return the values, and what their sum misses of the change from a text without its words."""
+    found = _of_words(games.owen_text)(subject, target, options)
+    empty = [games.without_words(text, options.get("hide", "")) for text in subject.x]
+    change = subject.scores(target) - subject.scores(target, empty)
+    return found._replace(gap=found.values.sum(1) - change.to(found.values))
+
+
 def _token_attributions(subject: Subject, target: Any, options: Options) -> Answer:
     found = sequences.token_attributions(subject.model, subject.x, target, **options)
     promised = options.get("method", sequences.METHODS[0]) == "integrated_gradients"
@@ -250,7 +258,7 @@ def register() -> None:
         Card("lime_text", lime.lime_text, title="LIME", takes="predict", kinds=TEXT,
              run=_of_words(lime.lime_text), rows=_samples("n_samples", 1000)),
         Card("owen_text", games.owen_text, title="Owen values of words", takes="predict",
-             kinds=TEXT, run=_of_words(games.owen_text), rows=_owen_texts),
+             kinds=TEXT, promises="baseline", run=_owen_text, rows=_owen_texts),
         Card("kernel_shap", shapley.kernel_shap, needs=frozenset({"background"}),
              title="Kernel SHAP", run=_shap(shapley.kernel_shap), rows=_coalitions,
              defaults={"n_samples": _few}, **either),

@@ -233,8 +233,9 @@ def owen_text(
       \big(f_t(x_{\cup H \cup T \cup i}) - f_t(x_{\cup H \cup T})\big)$$
 
     The symbols are those of `owen_of_game`; $x_S$ is the text with the words of S. The features
-    are the words, as `words_of` finds them, each place by itself. A word is missing where `hide` stands in its place. n words ask about
-    $\frac43 n^2$ texts, where all coalitions would be $2^n$.
+    are the words, as `words_of` finds them, each place by itself. A word is missing where `hide`
+    stands in its place. n words ask about $\frac43 n^2$ texts, where all coalitions would be
+    $2^n$.
 
     Args:
         predict: maps a list of texts to (M,) or (M, K).
@@ -276,6 +277,16 @@ def owen_text(
 
     worths = ask_in_chunks(predict, read, masks, batch_size=batch_size)
     return WordWeights([text[a:b] for a, b in spans], parts @ worths)
+
+
+def without_words(text: str, hide: str = "") -> str:
+    """Return a text whose words are all hidden: `owen_text` starts from its score.
+
+    >>> without_words("a good film", "_")
+    '_ _ _'
+    """
+    spans = spans_of(text)
+    return _left(text, spans, np.zeros(len(spans), dtype=bool), hide)
 
 
 def _left(text: str, spans: list[tuple[int, int]], shown: Array, hide: str) -> str:
