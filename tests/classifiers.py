@@ -126,11 +126,66 @@ CONFIGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         bytes_,
     ),
 }  # fmt: skip
+# More of them, whose answers are what is asked about.
+_ROBERTA = {**_SIZES, "max_position_embeddings": 66}
+_CAUSAL = {**_SIZES, "num_key_value_heads": 1, "pad_token_id": 1}
+MORE: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "MPNet": (lambda: transformers.MPNetConfig(**_ROBERTA), bytes_),
+    "XLM-R": (lambda: transformers.XLMRobertaConfig(**_ROBERTA), bytes_),
+    "DeBERTa": (
+        lambda: transformers.DebertaConfig(
+            **_SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]
+        ),
+        wordpiece,
+    ),
+    "ModernBERT": (
+        lambda: transformers.ModernBertConfig(
+            **_SIZES, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0,
+            sep_token_id=2, local_attention=4, global_attn_every_n_layers=2,
+        ),
+        bytes_,
+    ),
+    "BigBird": (
+        lambda: transformers.BigBirdConfig(**_SIZES, block_size=2, num_random_blocks=1), wordpiece
+    ),
+    "MobileBERT": (
+        lambda: transformers.MobileBertConfig(
+            **_SIZES, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16
+        ),
+        wordpiece,
+    ),
+    "ConvBERT": (lambda: transformers.ConvBertConfig(**_SIZES, embedding_size=16), wordpiece),
+    "RoFormer": (lambda: transformers.RoFormerConfig(**_SIZES, embedding_size=16), wordpiece),
+    "RemBERT": (lambda: transformers.RemBertConfig(**_SIZES, input_embedding_size=8), wordpiece),
+    "Qwen2": (lambda: transformers.Qwen2Config(**_CAUSAL), bytes_),
+    "Gemma": (lambda: transformers.GemmaConfig(**_CAUSAL, head_dim=8), bytes_),
+    "GPT-NeoX": (lambda: transformers.GPTNeoXConfig(**_SIZES, pad_token_id=1), bytes_),
+    "OPT": (
+        lambda: transformers.OPTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24, num_labels=3,
+            vocab_size=280, word_embed_proj_dim=16,
+        ),
+        bytes_,
+    ),
+    "Funnel": (
+        lambda: transformers.FunnelConfig(
+            vocab_size=280, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24,
+            num_labels=3,
+        ),
+        wordpiece,
+    ),
+    "BLOOM": (
+        lambda: transformers.BloomConfig(
+            hidden_size=16, n_layer=2, n_head=2, vocab_size=280, num_labels=3, pad_token_id=1
+        ),
+        bytes_,
+    ),
+}  # fmt: skip
 
 
 def made(name: str, *, seed: int = 0, **changes: Any) -> Made:
     """Make one, with weights large enough for its answers to differ, in training mode."""
-    config, tokenizer = CONFIGS[name][0](), CONFIGS[name][1]()
+    config, tokenizer = (make() for make in {**CONFIGS, **MORE}[name])
     for key, value in changes.items():
         setattr(config, key, value)
     with torch.random.fork_rng():

@@ -12,7 +12,15 @@ from captum.attr import LayerIntegratedGradients, Occlusion
 from torch import Tensor, nn
 
 import xailab
-from tests.classifiers import CONFIGS, deciding, deciding_texts, made, transformers, wordpiece
+from tests.classifiers import (
+    CONFIGS,
+    MORE,
+    deciding,
+    deciding_texts,
+    made,
+    transformers,
+    wordpiece,
+)
 from tests.snapshots import Boom, Snapshot
 from tests.toys import inputs, toy
 from xailab import data
@@ -417,6 +425,53 @@ def test_brought_ones_are_complete(name: str) -> None:
     assert found.weights[0][found.special[0]].abs().sum() == 0
 
 
+# What is refused: LRP where numbers of x leave the graph, rolled attention where places are pooled.
+_NO = {"Funnel": ("lrp", "gradient_attention"), "BLOOM": ("lrp",)}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_are_right_or_refused(name: str) -> None:
+    """Occlusion by definition; LRP and what was absorbed is the score; attention by definition."""
+    net = brought(name)
+    (row,) = net.readings(PHRASES[:1])
+    ask = partial(token_attributions, net, PHRASES[:1], 1)
+    found = ask(method="occlusion").weights[0]
+    with frozen(net), torch.no_grad():
+        score = row.on_vectors(row.vectors)[0, 1].item()
+        for j in range(len(row.words)):
+            gone = row.vectors.masked_fill((row.owner == j)[None, :, None], 0)
+            assert found[j].item() == pytest.approx(
+                score - row.on_vectors(gone)[0, 1].item(), abs=1e-9
+            )
+    assert found.abs().max() > 0.02
+    refused = _NO.get(name, ())
+    for method in refused:
+        with pytest.raises(ValueError, match=r"no rule is known|same positions"):
+            ask(method=method)
+    if "lrp" not in refused:
+        with frozen(net):
+            told = relevance_balance(row.on_vectors, row.vectors, 1)
+        absorbed = sum(kept.item() for kept in told.absorbed.values())
+        total = ask(method="lrp").weights.sum().item() + absorbed
+        assert total == pytest.approx(score, rel=1e-5)
+    if "gradient_attention" not in refused:
+        rolled = ask(method="gradient_attention").weights[0]
+        want = torch.zeros_like(rolled).index_add(0, row.owner, _rolled(net.model, row.inputs))
+        torch.testing.assert_close(rolled, want, rtol=0, atol=1e-9)
+
+
+def _rolled(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """What attention brings to the one position that a score is read from, by the formula, (T,)."""
+    model.eval().set_attn_implementation("eager")  # type: ignore[operator]
+    answer = model(**inputs, output_attentions=True)
+    slopes = torch.autograd.grad(answer.logits[0, 1], answer.attentions)
+    first = held = torch.eye(answer.attentions[0].shape[-1]).double()
+    for weights, slope in zip(answer.attentions, slopes, strict=True):
+        held = held + (weights * slope)[0].clamp(min=0).mean(0).detach() @ held
+    (read,) = slopes[-1][0].abs().sum((0, 2)).nonzero()[:, 0].tolist()
+    return held[read] - first[read]
+
+
 @pytest.mark.parametrize("name", ["BERT", "RoBERTa", "GPT-2", "ALBERT"])
 def test_brought_ones_by_definition(name: str) -> None:
     """A word's slope times its vectors; and the score without it, all its pieces gone at once."""
@@ -492,7 +547,7 @@ def test_a_network_that_jumps_at_zero_says_so() -> None:
     assert (found.gap.abs() > 0.5 * found.change.abs()).any()
 
 
-@pytest.mark.parametrize("name", ["BERT", "GPT-2", "DeBERTa-v2", "Llama"])
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "DeBERTa-v2", "Llama", "Longformer"])
 def test_lrp_of_words_and_what_was_absorbed_is_the_score(name: str) -> None:
     net = brought(name)
     found = token_attributions(net, PHRASES, 1, method="lrp")

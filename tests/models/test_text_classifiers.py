@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.classifiers import CONFIGS, TEXTS, bytes_, made, transformers, unigram, wordpiece
+from tests.classifiers import CONFIGS, MORE, TEXTS, bytes_, made, transformers, unigram, wordpiece
 from tests.snapshots import Boom, Snapshot
 from xailab.models import text_classifier
 from xailab.models.text_classifiers import TextClassifier
@@ -86,7 +86,7 @@ def test_every_piece_has_a_word_and_words_are_in_the_text(make: Any) -> None:
 # --- answers
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_answers_are_those_of_the_model_whatever_stands_beside(name: str) -> None:
     model, tokenizer = made(name)
     want = torch.stack([asked(model, tokenizer, text) for text in TEXTS])

@@ -942,6 +942,8 @@ def _masked_fill(ops: Operations, function: Any, input: Tensor, mask: Tensor, va
 
 @_reads("where")
 def _where(ops: Operations, function: Any, condition: Tensor, input: Any, other: Any) -> Any:
+    if function is not torch.where:  # the method: x.where(condition, other)
+        condition, input = input, condition
     if _depends(input) and _depends(other):
         return ops.moved(lambda a, b: torch.where(condition, a, b), input, other)
     if _depends(input):

@@ -281,7 +281,8 @@ class TextClassifier(nn.Module):
         if getattr(getattr(self.model, "config", None), "is_encoder_decoder", False):
             raise ValueError(
                 f"{name} is an encoder with a decoder, which reads the text a second time: its "
-                "answer is no function of one vector a piece; lime_text only asks for answers"
+                "answer is no function of one vector a piece; lime_text and owen_text only ask for "
+                "answers"
             )
         with torch.no_grad():
             want, vectors = _logits(self.model, one.inputs), self._vectors(one)
@@ -290,7 +291,7 @@ class TextClassifier(nn.Module):
                     return function
         raise ValueError(
             f"{name} answers otherwise when it is given the vectors of its own ids: nothing can be "
-            "explained through them; lime_text only asks for answers"
+            "explained through them; lime_text and owen_text only ask for answers"
         )
 
 
@@ -394,7 +395,7 @@ def _check_table(model: nn.Module) -> None:
             return
     raise ValueError(
         f"{type(model).__name__} has no layer that gives each piece of a text its vector: write a "
-        "function of a list of texts, which lime_text asks"
+        "function of a list of texts, which lime_text and owen_text ask"
     )
 
 
