@@ -55,6 +55,8 @@ def as_maps(
             f"layer {layer!r} gives {came}, which reshape makes {tuple(maps[0].shape)}: no maps "
             f"over x {tuple(x.shape)}"
         )
+    if maps[0][0, 0].numel() == 1 < x[0, 0].numel():
+        raise ValueError(f"layer {layer!r} gives {came}, one position only: take an earlier one")
     return maps
 
 

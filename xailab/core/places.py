@@ -37,11 +37,19 @@ class Places(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The output of one module: its name, the shape of one row, its places where they are known."""
+    """The output of one module.
+
+    Attributes:
+        name: dotted.
+        shape: of one row.
+        places: where they are known.
+        of_picture: whether it is made of the picture at all (a bias of relative positions is not).
+    """
 
     name: str
     shape: tuple[int, ...]
     places: Places | None
+    of_picture: bool
 
 
 def grid(height: int, width: int, *, like: Tensor | None = None) -> Tensor:
@@ -82,7 +90,8 @@ def followed(model: nn.Module, x: Tensor, *, until: str | None = None) -> list[S
 
     def see(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim > 1 and len(output) == 1:
-            found.append(Seen(name, tuple(output.shape[1:]), follower.places(output)))
+            of = follower.places(output), follower.is_of_picture(output)
+            found.append(Seen(name, tuple(output.shape[1:]), *of))
         if name == until:
             raise _Reached
 
@@ -113,26 +122,35 @@ class _Follower(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[tuple[Any, ...], Places] = {}
-        self._alive: list[Tensor] = []
+        self._of_picture: set[Any] = set()  # memory that holds what is made of the picture
+        self._alive: list[Any] = []
 
     def know(self, tensor: Tensor, places: Places) -> None:
         self._known[_memory(tensor)] = places
+        self._of_picture.add(_memory(tensor)[0])
         self._alive.append(tensor)
 
     def places(self, tensor: Any) -> Places | None:
         return self._known.get(_memory(tensor)) if isinstance(tensor, Tensor) else None
 
+    def is_of_picture(self, tensor: Tensor) -> bool:
+        return _memory(tensor)[0] in self._of_picture
+
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        answer = op(*args, **(kwargs or {}))
-        self._alive += [one for one in tree_leaves(answer) if isinstance(one, Tensor)]
-        of = [self.places(one) for one in tree_leaves((args, kwargs or {}))]
-        known = [one for one in of if one is not None]
+        kwargs = kwargs or {}
+        answer = op(*args, **kwargs)
+        written = [(one, self.places(one)) for one in _written(op, args)]
+        given, given_back = _tensors((args, kwargs)), _tensors(answer)
+        self._alive += given_back
+        if any(self.is_of_picture(one) for one in given):
+            changed = [*given_back, *(one for one, _ in written)]
+            self._of_picture |= {_memory(one)[0] for one in changed}
+        known = [its for one in given if (its := self.places(one)) is not None]
         if known:
-            name = op._schema.name.removeprefix("aten::").rstrip("_")
-            rule = _RULES.get(name)
-            if rule is None and torch.Tag.pointwise in op.tags:
-                rule = _pointwise
-            self._enter(answer, rule and rule(self, op, args, kwargs or {}, answer, known))
+            rule = _rule(op)
+            self._enter(answer, rule and rule(self, op, args, kwargs, answer, known))
+        for one, before in written:
+            self._spoil(one, before)
         return answer
 
     def _enter(self, answer: Any, places: Any) -> None:
@@ -144,6 +162,34 @@ class _Follower(TorchDispatchMode):
                 self._known.pop(_memory(one), None)
                 if its is not None:
                     self._known[_memory(one)] = its
+
+    def _spoil(self, tensor: Tensor, before: Places | None) -> None:
+        """Take the places from all that shares memory with what was written, unless they stay."""
+        now, mine = self.places(tensor), _memory(tensor)
+        if before and now and (same_places(before.at, now.at) | before.at.isnan()).all():
+            self._known[mine] = before
+            return
+        for key, its in self._known.items():
+            if key[0] == mine[0] and key != mine:
+                self._known[key] = Places(_nowhere(its.at), False)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(tree) if isinstance(one, Tensor)]
+
+
+def _written(op: Any, args: Any) -> list[Tensor]:
+    """Return the tensors that an operation changes in place."""
+    if not op._schema.is_mutable:
+        return []
+    pairs = zip(args, op._schema.arguments, strict=False)
+    written = [one for one, its in pairs if its.alias_info is not None and its.alias_info.is_write]
+    return [one for one in written if isinstance(one, Tensor)]
+
+
+def _rule(op: Any) -> Any:
+    rule = _RULES.get(op._schema.name.removeprefix("aten::").rstrip("_"))
+    return _pointwise if rule is None and torch.Tag.pointwise in op.tags else rule
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
@@ -193,20 +239,12 @@ def _padded(
 
 def _copied(
     follower: _Follower, op: Any, args: Any, kwargs: Any, answer: Any, known: Any
-) -> Places | None:
-    """Write places where numbers are written: into what is a view of more, if that is known."""
-    target, source = follower.places(args[0]), follower.places(args[1])
-    at = _nowhere(answer) if source is None else source.at.expand(answer.shape)
-    if target is not None and target.at.shape == at.shape:
-        target = Places(target.at.contiguous() if _shared(target.at) else target.at, target.stream)
-        target.at.copy_(at)
-        return target
-    return source and Places(at.clone(), source.stream)
-
-
-def _shared(at: Tensor) -> bool:
-    """Tell whether several numbers of a tensor lie at one address."""
-    return any(step == 0 and side > 1 for step, side in zip(at.stride(), at.shape, strict=True))
+) -> Places:
+    """Take the places of what is written there."""
+    source = follower.places(args[1])
+    if source is None:
+        return Places(_nowhere(answer), False)
+    return Places(source.at.expand(answer.shape), source.stream)
 
 
 def _kept(*call: Any) -> Places:

@@ -75,8 +75,9 @@ def layout_of(model: nn.Module, layer: str, x: Tensor) -> Layout:
     shape = next((one.shape for one in runs if one.name == layer), None)
     if x.ndim == 4 and any(one.axis != 1 for one in runs):  # not maps alone
         found = next((one for one in followed(model, x, until=layer) if one.name == layer), None)
-        places = found and found.places
-        if places is not None or (shape is not None and len(shape) != 3):
+        places = found.places if found else None
+        known_by_kind = shape is not None and len(shape) == 3 and found and found.of_picture
+        if places is not None or not (shape is None or known_by_kind):
             return _proved(places, layer, shape, x)  # what nobody can follow is known by its kind
     if shape is not None and len(shape) != x.ndim - 1:
         raise ValueError(_no_maps(layer, shape, x))
@@ -105,7 +106,8 @@ def _laid_out(places: Places | None) -> Layout | None:
     if places is None:
         return None
     if places.at.ndim == 4:
-        fits = [axis for axis in (1, 3) if is_grid(places.at.movedim(axis, 1))]
+        axes = (1, 3) if places.stream else (1,)  # a convolution's output, hidden or not, is maps
+        fits = [axis for axis in axes if is_grid(places.at.movedim(axis, 1))]
         return Layout(fits[0]) if fits else None
     if places.at.ndim != 3 or not places.stream:
         return None
