@@ -13,7 +13,7 @@ CELL = "from xailab import widgets\nwidgets.uncertainty_surface()"
 
 @pytest.fixture(scope="module")
 def it(explorer: Any) -> Iterator[Explorer]:
-    """The explorer as lesson 22 shows it."""
+    """The explorer as lesson `uncertainty` shows it."""
     with explorer("surface", CELL) as shown:
         yield shown
 

@@ -1,14 +1,19 @@
-"""A figure that carries its own text alternative into the notebook."""
+"""A figure that carries its own text alternative into the notebook.
+
+Live it is sharp; where it is committed (`XAILAB_PICTURES=small`, as in the build) it is small.
+"""
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -19,6 +24,9 @@ from xailab.plots.saving import save_as
 BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
 _DPI = (96, 84, 72)
 _COLORS = (256, 160, 96)
+_SCREEN = 96  # CSS pixels an inch
+_MOST_SCREEN = 144  # maps are shown larger than other pictures, up to this
+_FINER = 2  # pixels of the file for each CSS pixel: a whole number, or speckles would blur
 
 INK = "#222222"
 MUTED = "#666666"
@@ -68,6 +76,23 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     return figure
 
 
+class Sharp(NamedTuple):
+    """A picture for a screen.
+
+    Attributes:
+        png: the file, two pixels for each CSS pixel.
+        width: in CSS pixels, at which it is to be shown.
+    """
+
+    png: bytes
+    width: int
+
+
+def small() -> bool:
+    """Tell whether pictures are to be small: `XAILAB_PICTURES=small`, as in the build."""
+    return os.environ.get("XAILAB_PICTURES") == "small"
+
+
 @dataclass(frozen=True, repr=False)
 class Picture:
     """A drawn figure and the sentence that says the same in words.
@@ -89,6 +114,7 @@ class Picture:
     def __post_init__(self) -> None:
         if not self.alt.strip():
             raise ValueError("alt is empty: a picture needs its sentence, see plots.describe")
+        _sharpen_pyplot()
         if "matplotlib.pyplot" in sys.modules:  # pyplot would draw its open figures once more
             sys.modules["matplotlib.pyplot"].close(self.figure)
 
@@ -105,20 +131,36 @@ class Picture:
                 smallest = min(smallest or data, data, key=len)
         return smallest
 
+    def sharp(self) -> Sharp:
+        """Return the picture for a screen: 192 dots an inch, more where a map has more pixels.
+
+        A map is shown so large that each of its pixels gets one of the screen, as far as 144 CSS
+        pixels an inch allow.
+        """
+        dpi = _screen_dpi(self.figure)
+        png = _rendered(self.figure, "png", dpi=_FINER * dpi, metadata={"Software": None})
+        return Sharp(png, round(Image.open(io.BytesIO(png)).width / _FINER))
+
     def save(self, path: str | Path) -> Path:
         """Write the picture to a `.png`, `.svg` or `.pdf` file, whole or not at all.
 
         Raises:
             ValueError: another suffix.
         """
-        return save_as(path, {".png": self.png, ".svg": self._svg, ".pdf": self._pdf})
+        return save_as(path, {".png": self._file, ".svg": self._svg, ".pdf": self._pdf})
 
     def mimebundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the data and the metadata of one notebook output that shows the picture."""
         from base64 import b64encode
 
-        data = {"image/png": b64encode(self.png()).decode(), "text/plain": repr(self)}
-        return data, {"image/png": {"alt": self.alt}}
+        png, about = self.png() if small() else b"", {"alt": self.alt}
+        if not png:
+            png, width = self.sharp()
+            about["width"] = width
+        return {"image/png": b64encode(png).decode(), "text/plain": repr(self)}, {"image/png": about}
+
+    def _file(self) -> bytes:
+        return self.png() if small() else self.sharp().png
 
     def _svg(self) -> bytes:
         return _rendered(self.figure, "svg", metadata={"Date": None, "Title": self.alt})
@@ -156,6 +198,32 @@ def picture(figure: Figure, alt: str) -> Picture:
     <Picture: A white page.>
     """
     return Picture(figure, alt)
+
+
+def _screen_dpi(figure: Figure) -> int:
+    """Return CSS pixels an inch: 96, or as many as its finest map has pixels, at most 144."""
+    with styled():
+        figure.draw_without_rendering()  # the layout
+    finest = 0.0
+    for image in (image for ax in figure.axes for image in ax.images):
+        box, shape = image.get_window_extent(), image.get_size()
+        if getattr(image.get_array(), "ndim", 3) == 2 and box.width and box.height:
+            finest = max(finest, shape[1] / box.width, shape[0] / box.height)
+    return round(min(max(_SCREEN, ceil(finest * figure.dpi)), _MOST_SCREEN))
+
+
+def _sharpen_pyplot() -> None:
+    """Show the session's figures of pyplot as sharp as ours, unless it chose a format itself."""
+    if "IPython" not in sys.modules or small():
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is None or "kernel" not in vars(type(shell)).get("__module__", "ipykernel"):
+        return
+    from matplotlib_inline.config import InlineBackend
+
+    if "figure_formats" not in shell.config.InlineBackend:
+        shell.config.InlineBackend.figure_formats = {"retina"}
+        InlineBackend.instance(parent=shell).figure_formats = {"retina"}
 
 
 def _encodings(figure: Figure, dpi: int, photo: bool) -> Iterator[bytes]:
