@@ -1,6 +1,7 @@
-"""xailab beside captum, pytorch-grad-cam and lime: EfficientNet-Lite0, one photo, two threads.
+"""xailab beside captum, pytorch-grad-cam, lime, zennit and shap, on two threads.
 
-Shapley values are compared on a small network of 12 features, where all coalitions can be asked.
+EfficientNet-Lite0 and one photo; Shapley values on a small network of 12 features, where all
+coalitions can be asked; relevance on ResNet-18 and ViT-tiny with random weights; a forest.
 
     python -m benchmarks.attribution [METHOD ...]
 
@@ -20,18 +21,33 @@ from typing import Any
 import captum.attr
 import numpy as np
 import pytorch_grad_cam
+import shap
 import skimage.data
+import timm
 import torch
+import torchvision
+import zennit.composites
+import zennit.torchvision
 from lime.lime_image import LimeImageExplainer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from skimage.segmentation import slic
+from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
 
-from xailab.attribution import cam, lime, occlusion, paths, saliency, shapley
+from xailab.attribution import (
+    cam,
+    lime,
+    occlusion,
+    paths,
+    relevance,
+    saliency,
+    shapley,
+    trees,
+)
 from xailab.core import predictor
 from xailab.models import pretrained
 
-os.environ["TQDM_DISABLE"] = "1"
+os.environ["XAILAB_QUIET"] = "1"
 TIGER_CAT = 282
 Pair = tuple[Callable[[], Any], Callable[[], Any], int]
 
@@ -150,6 +166,82 @@ def shapley_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
     }
 
 
+def table_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
+    """Return ours and captum's for many rows at once."""
+    peer = captum.attr.FeatureAblation(model)
+    return {
+        "feature_ablation, 1000 rows x 10": (
+            lambda: occlusion.feature_ablation(model, x, 0),
+            lambda: peer.attribute(x, target=0),
+            15,
+        )
+    }
+
+
+def resnet_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
+    """Return LRP beside zennit's, and beside three forward and backward passes."""
+    canonizers = [zennit.torchvision.ResNetCanonizer()]
+    composite = zennit.composites.EpsilonPlus(canonizers=canonizers)
+    one = torch.eye(1000)[:1]
+
+    def theirs() -> None:
+        leaf = x.clone().requires_grad_()
+        with composite.context(model) as changed:
+            torch.autograd.grad(changed(leaf), leaf, one)
+
+    return {
+        "lrp, ResNet-18": (lambda: relevance.lrp(model, x, 0, rule="epsilon_plus"), theirs, 7),
+        "lrp, ResNet-18; peer: 3 x (forward, backward)": (
+            lambda: relevance.lrp(model, x, 0, rule="epsilon_plus"),
+            lambda: _passes(model, x, 3),
+            7,
+        ),
+    }
+
+
+def vit_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
+    """Return LRP through attention beside three forward and backward passes."""
+    return {
+        "lrp, ViT-tiny; peer: 3 x (forward, backward)": (
+            lambda: relevance.lrp(model, x, 0),
+            lambda: _passes(model, x, 3),
+            7,
+        )
+    }
+
+
+def _passes(model: nn.Module, x: Tensor, n: int) -> None:
+    for _ in range(n):
+        leaf = x.clone().requires_grad_()
+        torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)
+
+
+def forest_pairs(model: nn.Module, x: Tensor) -> dict[str, Pair]:
+    """Return ours and shap's of a forest of 100 trees; the model and x are not used."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 10))
+    y = rows[:, 0] * rows[:, 1] + np.sin(3 * rows[:, 2]) + 0.1 * rng.normal(size=1000)
+    forest = RandomForestRegressor(100, max_depth=8, random_state=0).fit(rows, y)
+    some = rows[:100]
+
+    def theirs(background: Any, kind: str) -> Callable[[], Any]:
+        peer = shap.TreeExplainer(forest, background, feature_perturbation=kind)
+        return lambda: peer.shap_values(rows)
+
+    return {
+        "tree_shap, 100 trees x 1000 rows": (
+            lambda: trees.tree_shap(forest, rows),
+            theirs(None, "tree_path_dependent"),
+            3,
+        ),
+        "tree_shap, interventional, 100 rows of background": (
+            lambda: trees.tree_shap(forest, rows, background=some),
+            theirs(some, "interventional"),
+            3,
+        ),
+    }
+
+
 class Meter:
     """Counts rows and seconds of a model's forward passes."""
 
@@ -184,9 +276,15 @@ def main(names: list[str]) -> None:
     small = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 3))
     print("| method | xailab | peer | peer / xailab | rows | peer's rows | in forward |")
     print("|---|---|---|---|---|---|---|")
+    table = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 3))
+    picture = torch.randn(1, 3, 224, 224)
     for model, x, make in (
         (net.model, photo, pairs),
         (small, torch.randn(1, 12), shapley_pairs),
+        (table, torch.randn(1000, 10), table_pairs),
+        (torchvision.models.resnet18().eval(), picture, resnet_pairs),
+        (timm.create_model("vit_tiny_patch16_224").eval(), picture, vit_pairs),
+        (small, torch.randn(1, 12), forest_pairs),
     ):
         meter = Meter(model)  # first, so that copies made of the model are counted too
         for name, pair in make(model, x).items():
