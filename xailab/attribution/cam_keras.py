@@ -1,7 +1,7 @@
 """The same methods for Keras models: channels last, and TensorFlow's tape in place of autograd.
 
-Lesson `cam_keras` teaches this file, the only one that loads TensorFlow. Inputs and answers are NumPy arrays
-(N, H, W, C); names, signs, units and errors are those of the PyTorch functions.
+Lesson `cam_keras` teaches this file, the only one that loads TensorFlow. Inputs and answers are
+NumPy arrays (N, H, W, C); names, signs, units and errors are those of the PyTorch functions.
 """
 
 import sys

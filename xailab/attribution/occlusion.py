@@ -1,7 +1,7 @@
 """Explanations that cover a part of the input and watch the score fall.
 
-Lesson `lime` teaches this file. Nothing but answers of the model is used, so it may be any function.
-All results are score drops: f(x) - f(x without the part), positive where the part helped.
+Lesson `lime` teaches this file. Nothing but answers of the model is used, so it may be any
+function. All results are score drops: f(x) - f(x without the part), positive where the part helped.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,8 @@
 """Explanations that walk from "nothing" to the input and add up the gradients on the way.
 
-Lesson `integrated_gradients` teaches this file. Gradients at the input alone miss what has saturated before; the sum
-along a path does not, and it adds up to the change of the score (completeness).
+Lesson `integrated_gradients` teaches this file. Gradients at the input alone miss what has
+saturated before; the sum along a path does not, and it adds up to the change of the score
+(completeness).
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """Explanations out of one backward pass: which way does the score move when a pixel moves?
 
-Lesson `saliency` teaches this file. All functions take `(model, x, target)` and give one number per input
-number, in units of score per unit of input (`input_x_gradient`: in units of the score).
+Lesson `saliency` teaches this file. All functions take `(model, x, target)` and give one number per
+input number, in units of score per unit of input (`input_x_gradient`: in units of the score).
 """
 
 import re

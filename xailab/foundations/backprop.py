@@ -1,8 +1,8 @@
 """Backpropagation in NumPy: one number at a time (`Value`), and a layer at a time (`MLP`).
 
-Lesson `backprop` teaches this file. Everything is float64. Batches come first: x is (N, inputs), a weight
-matrix is (outputs, inputs) as in `torch.nn.Linear`, and a gradient has the shape of what it is the
-gradient of. "Delta" is the gradient of the loss with respect to a layer's result.
+Lesson `backprop` teaches this file. Everything is float64. Batches come first: x is (N, inputs), a
+weight matrix is (outputs, inputs) as in `torch.nn.Linear`, and a gradient has the shape of what it
+is the gradient of. "Delta" is the gradient of the loss with respect to a layer's result.
 """
 
 import math

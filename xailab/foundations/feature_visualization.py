@@ -1,8 +1,8 @@
 """Pictures made by a network: what excites a channel, a neuron or a class most?
 
-Lesson `feature_visualization` teaches this file. A picture is optimized by gradient ascent. What keeps it from turning
-into noise is how it is written down (`parametrization`) and how it is shaken (`transforms`).
-Pictures are (N, C, H, W) with values in [0, 1].
+Lesson `feature_visualization` teaches this file. A picture is optimized by gradient ascent. What
+keeps it from turning into noise is how it is written down (`parametrization`) and how it is shaken
+(`transforms`). Pictures are (N, C, H, W) with values in [0, 1].
 """
 
 import math

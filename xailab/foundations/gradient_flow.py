@@ -1,7 +1,8 @@
 """How gradients travel through a deep network: measured, repaired, and taken apart by path.
 
-Lesson `gradient_flow` teaches this file. A network's loss sends a gradient down through every layer; each layer
-multiplies it. Thirty factors a little below one leave nothing, thirty a little above one explode.
+Lesson `gradient_flow` teaches this file. A network's loss sends a gradient down through every
+layer; each layer multiplies it. Thirty factors a little below one leave nothing, thirty a little
+above one explode.
 """
 
 from collections import OrderedDict

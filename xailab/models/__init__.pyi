@@ -9,7 +9,6 @@ from . import sentences as sentences
 from . import sequences as sequences
 from . import students as students
 from . import text_classifiers as text_classifiers
-from . import text_classifiers as text_classifiers
 from . import texts as texts
 from . import tones as tones
 from . import training as training

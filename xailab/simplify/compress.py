@@ -1,8 +1,8 @@
 """The same network in fewer numbers: pruning, fewer bits, lower rank; and what each one saves.
 
-Lesson `compression` teaches this file. Every function hands back a copy and leaves the network it was given as
-it was. What is saved is measured and not promised: a zero takes as many bytes as any number, and
-as much time, until somebody stores or computes it in another way.
+Lesson `compression` teaches this file. Every function hands back a copy and leaves the network it
+was given as it was. What is saved is measured and not promised: a zero takes as many bytes as any
+number, and as much time, until somebody stores or computes it in another way.
 """
 
 import io

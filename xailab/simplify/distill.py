@@ -1,8 +1,8 @@
 """A small model that learns from a large one: networks, soft decision trees, plain trees.
 
-Lesson `distillation` teaches this file. A teacher's probabilities say more than a label: that this 3 looks a
-little like an 8. A student learns from them. How far it follows is measured twice: by what it
-answers (fidelity) and by where it looks (explanation agreement).
+Lesson `distillation` teaches this file. A teacher's probabilities say more than a label: that this
+3 looks a little like an 8. A student learns from them. How far it follows is measured twice: by
+what it answers (fidelity) and by where it looks (explanation agreement).
 """
 
 from collections.abc import Callable

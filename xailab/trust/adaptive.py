@@ -1,7 +1,7 @@
 """An attack on a model and its detector at once: what a defense has to be measured against.
 
-Lesson `adversarial` teaches this file; the attacks that know the model alone are in `adversarial.py`, the
-detectors in `detectors.py`.
+Lesson `adversarial` teaches this file; the attacks that know the model alone are in
+`adversarial.py`, the detectors in `detectors.py`.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,11 @@
 """Inputs that are made to mislead a model.
 
-Lesson `adversarial` teaches this file. Everywhere an attack moves an input by at most epsilon, in the input's
-own units, and `target` is the class that it starts from: the untargeted attack lowers that class's
-chances, the targeted one raises another's. What all attacks check and keep to is in `limits.py`,
-the attack on a model and its detector in `adaptive.py`, the detectors in `detectors.py`, training
-that withstands attacks in `adversarial_training.py`; all their names can be had from here.
+Lesson `adversarial` teaches this file. Everywhere an attack moves an input by at most epsilon, in
+the input's own units, and `target` is the class that it starts from: the untargeted attack lowers
+that class's chances, the targeted one raises another's. What all attacks check and keep to is in
+`limits.py`, the attack on a model and its detector in `adaptive.py`, the detectors in
+`detectors.py`, training that withstands attacks in `adversarial_training.py`; all their names can
+be had from here.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Weights that are distributions: learnt with the network, or put around it afterwards.
 
-Lesson `uncertainty` teaches this file, and the layers of `xailab.models.bayesian`. Bayes by backprop learns a
-mean and a standard deviation for every weight. Laplace takes a trained network as it is, and asks
-of its last layer how sharply the training rows determine it.
+Lesson `uncertainty` teaches this file, and the layers of `xailab.models.bayesian`. Bayes by
+backprop learns a mean and a standard deviation for every weight. Laplace takes a trained network as
+it is, and asks of its last layer how sharply the training rows determine it.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """Can the probabilities be taken at their word: measuring it, mending it, and doing without.
 
-Lesson `uncertainty` teaches this file. Of all answers given with 80 %, 80 % should be right. Reliability
-tables measure how far a model is from that, a temperature repairs most of it, and conformal sets
-promise a share of right answers without believing the probabilities at all.
+Lesson `uncertainty` teaches this file. Of all answers given with 80 %, 80 % should be right.
+Reliability tables measure how far a model is from that, a temperature repairs most of it, and
+conformal sets promise a share of right answers without believing the probabilities at all.
 """
 
 import warnings

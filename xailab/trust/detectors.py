@@ -1,8 +1,8 @@
 """Alarms for inputs that were made to mislead: each gives a row a number, its suspicion.
 
-Lesson `adversarial` teaches this file. A detector is asked in two ways: `score` gives numbers for a table;
-`suspicion` stays inside the graph of its input, which is what an attacker who knows the detector
-uses (`adversarial.adaptive_attack`).
+Lesson `adversarial` teaches this file. A detector is asked in two ways: `score` gives numbers for a
+table; `suspicion` stays inside the graph of its input, which is what an attacker who knows the
+detector uses (`adversarial.adaptive_attack`).
 """
 
 from abc import ABC, abstractmethod

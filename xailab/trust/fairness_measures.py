@@ -1,9 +1,9 @@
 """Does the model treat groups of people alike: rates, their differences, and what errors cost.
 
-Lesson `fairness` teaches this file. Everywhere y is what happened (0 or 1), pred what the model decided
-(0 or 1), probs its probability of a 1, and group says which group a row belongs to: one value a
-row, as text, numbers or tuples. A number from this file describes decisions and records; whether
-the records are themselves fair, it cannot say.
+Lesson `fairness` teaches this file. Everywhere y is what happened (0 or 1), pred what the model
+decided (0 or 1), probs its probability of a 1, and group says which group a row belongs to: one
+value a row, as text, numbers or tuples. A number from this file describes decisions and records;
+whether the records are themselves fair, it cannot say.
 """
 
 from collections.abc import Hashable

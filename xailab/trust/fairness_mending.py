@@ -1,7 +1,7 @@
 """Three ways of mending a model that treats groups of people unequally.
 
-Lesson `fairness` teaches this file: before training (`reweigh`), during it (`fairness_penalty`), after it
-(`fair_thresholds`). y, probs and group are as in fairness_measures.py.
+Lesson `fairness` teaches this file: before training (`reweigh`), during it (`fairness_penalty`),
+after it (`fair_thresholds`). y, probs and group are as in fairness_measures.py.
 """
 
 from collections.abc import Hashable, Mapping

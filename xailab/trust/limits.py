@@ -1,7 +1,7 @@
 """How far an attack may go, and what it has to say when it does not move.
 
-Lesson `adversarial`'s attacks stand in `adversarial.py` and `adaptive.py`; what all of them check, keep to and
-warn of is here: the radius, the clip, the mask, and rows whose gradient is 0.
+Lesson `adversarial`'s attacks stand in `adversarial.py` and `adaptive.py`; what all of them check,
+keep to and warn of is here: the radius, the clip, the mask, and rows whose gradient is 0.
 """
 
 import warnings

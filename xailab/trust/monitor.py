@@ -1,7 +1,7 @@
 """A guard beside a running model: it knows how things looked when all was well.
 
-Lesson `faults` teaches this file. Four signals are watched: how far inputs are from any that are known,
-how far activations leave their range, how sure the model is, and how long it takes.
+Lesson `faults` teaches this file. Four signals are watched: how far inputs are from any that are
+known, how far activations leave their range, how sure the model is, and how long it takes.
 """
 
 from collections import deque

@@ -1,8 +1,9 @@
 """What a row of probabilities says about itself, and which part of it is ignorance.
 
-Lesson `uncertainty` teaches this file. A prediction's uncertainty is a number a row; here it is read off the
-probabilities, split into the part that more data would remove and the part that they would not,
-and put to its two uses: to spot inputs of another kind, and to leave rows to somebody else.
+Lesson `uncertainty` teaches this file. A prediction's uncertainty is a number a row; here it is
+read off the probabilities, split into the part that more data would remove and the part that they
+would not, and put to its two uses: to spot inputs of another kind, and to leave rows to somebody
+else.
 """
 
 from collections.abc import Sequence

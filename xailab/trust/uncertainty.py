@@ -1,10 +1,10 @@
 """How sure is the network, and of what: asking many networks in place of one.
 
-Lesson `uncertainty` teaches this file. Where networks that explain the training rows equally well disagree,
-the data have not settled the answer. Dropout, an ensemble and Bayesian layers are three ways to
-such networks; the same question can be put to a saliency map. What the answers' probabilities
-are worth is in `calibration`, how they are split in `probabilities`, the Bayesian layers in
-`bayes`; all their names can be had from here.
+Lesson `uncertainty` teaches this file. Where networks that explain the training rows equally well
+disagree, the data have not settled the answer. Dropout, an ensemble and Bayesian layers are three
+ways to such networks; the same question can be put to a saliency map. What the answers'
+probabilities are worth is in `calibration`, how they are split in `probabilities`, the Bayesian
+layers in `bayes`; all their names can be had from here.
 """
 
 from collections.abc import Callable, Iterator, Sequence

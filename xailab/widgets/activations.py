@@ -1,7 +1,7 @@
 """The layer browser: any unit of any layer on any photo, and what excites it in the others.
 
-Lesson `activations` uses this file. All activations come from one pass over the photos and are kept;
-importances are computed when they are first asked for.
+Lesson `activations` uses this file. All activations come from one pass over the photos and are
+kept; importances are computed when they are first asked for.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The epsilon slider: how far may each pixel move, and what becomes of the answer and its map?
 
-Lesson `adversarial` uses this file. All attacks, answers and saliency maps are computed once and kept, so
-that moving a slider only draws.
+Lesson `adversarial` uses this file. All attacks, answers and saliency maps are computed once and
+kept, so that moving a slider only draws.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,7 @@
 """The head browser: any token, in any head of any layer, and what it looks at.
 
-Lesson `attention` uses this file. Nothing is computed while the sliders move: the weights are given.
+Lesson `attention` uses this file. Nothing is computed while the sliders move: the weights are
+given.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The backprop stepper: one forward and one backward pass, stage by stage, with all numbers.
 
-Lesson `backprop` uses this file. Formulas are written as the lesson's NumPy code, so that a line on the
-screen is a line you can run.
+Lesson `backprop` uses this file. Formulas are written as the lesson's NumPy code, so that a line on
+the screen is a line you can run.
 """
 
 import copy

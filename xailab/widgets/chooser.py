@@ -360,13 +360,9 @@ def chooser_picture(
     found = recommend(access=access, data=data, time=time, who=who)
     asker = WHO[who].partition(":")[0]
     case = f"{ACCESS[access]}\n{DATA[data]}\n{TIME[time]}\n{asker}"
-    labels = {"case": case} | {
-        m.name: f"{m.name}\nlesson {_number(m)}" for m in found
-    }
+    labels = {"case": case} | {m.name: f"{m.name}\nlesson {_number(m)}" for m in found}
     places = {m.name: (1.0, 0.65 * row) for row, m in enumerate(found)}
-    said = "; ".join(
-        f"{m.name} ({m.kind}, lesson {_number(m)}): {m.reason}" for m in found
-    )
+    said = "; ".join(f"{m.name} ({m.kind}, lesson {_number(m)}): {m.reason}" for m in found)
     return plots.graph(
         [("case", method.name, method.kind) for method in found],
         labels,

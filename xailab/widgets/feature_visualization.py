@@ -1,7 +1,7 @@
 """The growth browser: a picture that a network paints, step by step.
 
-Lesson `feature_visualization` uses this file. The frames were kept while the picture was painted, so that moving the
-slider only draws.
+Lesson `feature_visualization` uses this file. The frames were kept while the picture was painted,
+so that moving the slider only draws.
 """
 
 from collections.abc import Sequence

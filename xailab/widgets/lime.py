@@ -1,7 +1,7 @@
 """The LIME sampler: how many samples, how wide a kernel, how large the patches, and what moves.
 
-Lesson `lime` uses this file. The network is asked once, about two fixed sets of random copies for each
-way to cut the picture; a slider only chooses how many of the answers count, and how much.
+Lesson `lime` uses this file. The network is asked once, about two fixed sets of random copies for
+each way to cut the picture; a slider only chooses how many of the answers count, and how much.
 """
 
 from collections.abc import Callable, Mapping

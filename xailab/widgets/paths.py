@@ -1,7 +1,7 @@
 """The path slider: integrated gradients while they are being added up, from baseline to input.
 
-Lesson `integrated_gradients` uses this file. All gradients on all paths are computed once and kept, so that moving a
-slider only draws.
+Lesson `integrated_gradients` uses this file. All gradients on all paths are computed once and kept,
+so that moving a slider only draws.
 """
 
 from collections.abc import Mapping, Sequence

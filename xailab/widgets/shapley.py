@@ -1,7 +1,7 @@
 """The coalition explorer: features switched in one after another, and means over more orders.
 
-Lesson `shap` uses this file. The worth of every team is computed once; after that a picture takes no
-call of the model.
+Lesson `shap` uses this file. The worth of every team is computed once; after that a picture takes
+no call of the model.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """The playground: a small network learns points in the plane while you watch.
 
-Lesson `gradient_flow` uses this file. `Training` is the whole model; `explorer` puts controls around it.
-Training runs as a task on the event loop of the kernel, a twentieth of a second at a time, so that
-between two slices other cells run and the Stop button is heard.
+Lesson `gradient_flow` uses this file. `Training` is the whole model; `explorer` puts controls
+around it. Training runs as a task on the event loop of the kernel, a twentieth of a second at a
+time, so that between two slices other cells run and the Stop button is heard.
 """
 
 import asyncio

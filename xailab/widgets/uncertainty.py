@@ -1,6 +1,7 @@
 """The uncertainty surface: where a network is unsure because of noise, and where of ignorance.
 
-Lesson `uncertainty` uses this file. The networks are trained already; a surface is asked for once and kept.
+Lesson `uncertainty` uses this file. The networks are trained already; a surface is asked for once
+and kept.
 """
 
 import io
