@@ -455,8 +455,14 @@ MAKERS: dict[str, dict[str, Callable[[], Kind]]] = {
             "ShuffleNet (torchvision)", _shuffle, _numbers(2, 3, 40, 40), [2, 0], layer="conv5",
             options=QUARTERS,
         ),
-        "ViT (torchvision)": lambda: _torch("ViT (torchvision)", _vit, PICTURES, [2, 0]),
-        "ViT (timm)": lambda: _torch("ViT (timm)", _timm_vit, PICTURES, [2, 0]),
+        "ViT (torchvision)": lambda: _torch(
+            "ViT (torchvision)", _vit, PICTURES, [2, 0], layout=_class_token_apart,
+            layer="encoder.layers.encoder_layer_1.ln_1",
+        ),
+        "ViT (timm)": lambda: _torch(
+            "ViT (timm)", _timm_vit, PICTURES, [2, 0], layout=_class_token_apart,
+            layer="blocks.1.norm1",
+        ),
         "ViT, layer= and reshape=": lambda: _torch(
             "ViT, layer= and reshape=", _timm_vit, PICTURES, [2, 0], layer="blocks.1.norm1",
             layout=_class_token_apart,

@@ -566,6 +566,62 @@ def score_cam(kind: Kind, options: Options) -> Tensor:
 
 
 @oracle
+def hires_cam(kind: Kind, options: Options) -> Tensor:
+    return _heat(kind, lambda maps, g: sum(g[k] * maps[k] for k in _all(maps)))
+
+
+@oracle
+def xgrad_cam(kind: Kind, options: Options) -> Tensor:
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        weights = [
+            (maps[k] / maps[k].sum() * g[k]).sum() if maps[k].any() else 0 for k in _all(maps)
+        ]
+        return sum(weights[k] * maps[k] for k in _all(maps))
+
+    return _heat(kind, weighed)
+
+
+@oracle
+def eigen_cam(kind: Kind, options: Options) -> Tensor:
+    """The first eigenvector of the channels' products, as every place sees it."""
+
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        places = maps.flatten(1).T
+        first_one = torch.linalg.eigh(places.T @ places).eigenvectors[:, -1]
+        heat = places @ first_one
+        return (heat * heat[heat.abs().argmax()].sign()).reshape(maps[0].shape)
+
+    return _heat(kind, weighed)
+
+
+@oracle
+def ablation_cam(kind: Kind, options: Options) -> Tensor:
+    rows = iter(each(kind))
+    layer = kind.twin.get_submodule(kind.layer)
+
+    def weighed(maps: Tensor, g: Tensor) -> Tensor:
+        row, score = next(rows)
+        whole = score(row[None]).item()
+        lost = [whole - score_without(k, row, score) for k in _all(maps)]
+        return sum(one / abs(whole) * maps[k] for k, one in enumerate(lost))
+
+    def score_without(k: int, row: Tensor, score: Score) -> float:
+        def take(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            taken = output.clone().flatten()
+            numbers = torch.arange(len(taken)).reshape(output.shape)
+            for place in kind.layout(numbers)[0, k].flatten():
+                taken[place] = 0
+            return taken.reshape(output.shape)
+
+        handle = layer.register_forward_hook(take)
+        found = score(row[None]).item()
+        handle.remove()
+        return found
+
+    return _heat(kind, weighed)
+
+
+@oracle
 def guided_grad_cam(kind: Kind, options: Options) -> Tensor:
     return guided_backprop(kind, options) * grad_cam(kind, options)
 
@@ -779,15 +835,17 @@ def owen_values(kind: Kind, options: Options) -> Tensor:
     return torch.stack(found)
 
 
-def _game(kind: Kind, i: int) -> tuple[Callable[[tuple[int, ...]], float], int, Tensor]:
+def _game(
+    kind: Kind, options: Options, i: int
+) -> tuple[Callable[[tuple[int, ...]], float], int, Tensor]:
     """The game of a row: its worth, the number of players, and whose each number is.
 
-    Of a table the players are columns, hidden by the background; of a picture the squares of a
-    grid of 4 x 4, hidden by its darkest value.
+    Of a table the players are columns, hidden by the background; of a picture the parts that are
+    told, else the squares of a grid of 4 x 4, hidden by its darkest value.
     """
     row, score = kind.rows[i], score_of(kind, kind.targets[i])
     table = row.ndim == 1
-    label = torch.arange(len(row)) if table else groups(kind, {}, 4)
+    label = torch.arange(len(row)) if table else groups(kind, options, 4)
     others = kind.background if table else row.min().expand(1, *row.shape)
     known: dict[tuple[int, ...], float] = {}
 
@@ -806,8 +864,9 @@ def kernel_shap(kind: Kind, options: Options) -> Tensor:
     """Exact Shapley values of few players; of many the regression on the documented draws."""
     found = []
     for i in range(len(kind.rows)):
-        worth, n, label = _game(kind, i)
-        values = shares(worth, n) if "n_samples" not in options else _regressed(worth, n, options)
+        worth, n, label = _game(kind, options, i)
+        exact = 2**n - 2 <= options.get("n_samples", 2**11)
+        values = shares(worth, n) if exact else _regressed(worth, n, options)
         found.append(torch.as_tensor(values)[label])
     return torch.stack(found)
 
@@ -832,7 +891,7 @@ def _regressed(worth: Callable[[tuple[int, ...]], float], n: int, options: Optio
 def permutation_shap(kind: Kind, options: Options) -> Tensor:
     found = []
     for i in range(len(kind.rows)):
-        worth, n, label = _game(kind, i)
+        worth, n, label = _game(kind, options, i)
         generator, values = np.random.default_rng(0), np.zeros(n)
         for _ in range(options["n_permutations"]):
             order = generator.permutation(n).tolist()
@@ -865,7 +924,7 @@ def tree_shap(kind: Kind, options: Options) -> Tensor:
     """Exact Shapley values of the game with a background, by the model's answers alone."""
     found = []
     for i in range(len(kind.rows)):
-        worth, n, _ = _game(kind, i)
+        worth, n, _ = _game(kind, options, i)
         found.append(torch.as_tensor(shares(worth, n)))
     return torch.stack(found)
 

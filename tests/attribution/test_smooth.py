@@ -101,17 +101,21 @@ def test_options_with_one_entry_a_row() -> None:
 
 
 def test_captum_adds_the_same_kind_of_noise() -> None:
-    """Its draws are others, so the means of many agree; its variance is that of n, not n - 1, too."""
+    """Its draws are others, so the means of many agree; its variance is that of n, not n - 1, too.
+
+    Of 3 (1 + 0.2 z)^2 the mean of n draws strays by 1.21 / sqrt(n), that of two takes sqrt(2)
+    times as much, and four times that is asked for; of the variance, 1.21^2 sqrt(2 / n).
+    """
     x = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
 
     def cube(rows: Tensor) -> Tensor:
         return (rows**3).sum(1)
 
-    mine = smooth(saliency, noise=0.2, n_samples=4000).spread(cube, x, None)
+    mine = smooth(saliency, noise=0.2, n_samples=4000, seed=2).spread(cube, x, None)
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(cube))
     torch.manual_seed(0)
     draws = {"nt_samples": 4000, "stdevs": 0.2, "abs": False}
-    for kind, value, within in (("smoothgrad", mine.mean, 0.06), ("vargrad", mine.spread**2, 0.2)):
+    for kind, value, within in (("smoothgrad", mine.mean, 0.11), ("vargrad", mine.spread**2, 0.2)):
         theirs = tunnel.attribute(x, nt_type=kind, **draws)
         torch.testing.assert_close(value, theirs, rtol=0, atol=within)
 
@@ -128,7 +132,7 @@ def test_explain_takes_it_like_any_method() -> None:
     methods = [saliency, smooth("saliency", n_samples=3), smooth("grad_cam", n_samples=3)]
     found = xailab.explain(model, x, TARGETS, methods=methods)
     assert found.names == ["saliency", "smooth saliency", "smooth grad_cam"]
-    assert found.table()["layer"].tolist() == [None, None, "relu2"]
+    assert found.table()["layer"].dropna().to_dict() == {"smooth grad_cam": "relu2"}
     assert found.table()["rows"].tolist()[:2] == [3, 9]
     assert found.table()["units"]["smooth saliency"] == "score per unit of x"
     assert "smooth Grad-CAM at relu2" in found.describe()

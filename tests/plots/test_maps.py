@@ -121,6 +121,15 @@ def test_photos_may_differ_from_panel_to_panel():
     assert [drawn(picture, i).get_extent()[2] for i in (0, 1)] == [20, 10]
 
 
+def test_the_name_of_a_layer_is_broken_behind_its_dots():
+    name = "Grad-CAM at encoder.layers.encoder_layer_1.ln_1"
+    panels = plots.compare([np.ones((4, 4))] * 4, titles=[name, "LayerCAM at 0.5", "", "x" * 60])
+    lines = [ax.get_title().split("\n") for ax in panels.figure.axes[:4]]
+    assert lines[0] == ["Grad-CAM at encoder.", "layers.encoder_layer_", "1.ln_1"]
+    assert lines[1] == ["LayerCAM at 0.5"]
+    assert "".join(lines[3]) == "x" * 60
+
+
 def test_a_mask_is_outlined_and_counted():
     picture = plots.heatmap([[3, 1], [0, 0]], PHOTO, title="t", mask=[[1, 0], [0, 0]])
     assert "75 % of the positive mass lies inside the marked region" in picture.alt

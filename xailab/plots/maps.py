@@ -1,5 +1,6 @@
 """Heat maps over pictures, side by side on one scale, and plain pictures."""
 
+import re
 from collections.abc import Sequence
 from math import ceil, sqrt
 from textwrap import fill
@@ -170,6 +171,21 @@ def _grid(
     return figure
 
 
+def _in_lines(text: str, width: int) -> str:
+    """Break at spaces; a dotted name that is too long for a line behind a dot or an underscore."""
+    pieces = [
+        piece
+        for word in text.split()
+        for piece in (re.split(r"(?<=[._])", word + " ") if len(word) > width else [word + " "])
+    ]
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(fill(line.rstrip(), width) for line in lines)
+
+
 def _panels(
     count: int,
     shape: tuple[int, ...],
@@ -193,5 +209,5 @@ def _panels(
     for ax, text in zip(axes, named, strict=True):
         ax.set_axis_off()
         # A given height spares matplotlib the search for ticks in the way: half the drawing time.
-        ax.set_title(fill(text, max(8, int(width * 12))), fontsize=10, y=1.0)
+        ax.set_title(_in_lines(text, max(8, int(width * 12))), fontsize=10, y=1.0)
     return figure, axes[:count]
