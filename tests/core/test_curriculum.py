@@ -60,7 +60,7 @@ def test_a_step_of_a_track_may_name_a_part(tmp_path):
         ((LATER, FIRST), "", r"later needs \['first'\], not before it"),
         ((FIRST.replace("needs = []", "x = 1"),), "", "needs"),
         ((LAST.replace('"old"', '"odd"'),), "", "last: form is \"old\" or not given, not 'odd'"),
-        ((FIRST,), STEP.format("frist"), "no lesson 'frist'; did you mean first?"),
+        ((FIRST,), STEP.format("frst"), "no lesson 'frst'; did you mean first?"),
     ],
 )
 def test_a_wrong_table_is_refused(tmp_path, rows, tracks, message):

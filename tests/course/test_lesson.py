@@ -109,8 +109,8 @@ def test_a_planned_lesson_is_named_without_a_link(lesson):
 
 
 def test_a_link_to_no_lesson_is_told_with_its_line_and_near_names(lesson):
-    wrong = replace(lesson, source=SOURCE.replace("[[first]]", "[[frist]]"))
-    with pytest.raises(ValueError, match=r"maps.py, line 2: no lesson 'frist'; did you mean first"):
+    wrong = replace(lesson, source=SOURCE.replace("[[first]]", "[[frst]]"))
+    with pytest.raises(ValueError, match=r"maps.py, line 2: no lesson 'frst'; did you mean first"):
         wrong.solution()
 
 

@@ -25,7 +25,7 @@ def f(x):
     [
         ("# why", "# how", True),
         ("Twice.", "Two\n    times.", True),
-        ("A module.", "Ein Modul: äöü.", True),
+        ("A module.", "Un module: éàü.", True),
         ("\n\n\n", "\n\n", True),
         ('"#"', '"?"', False),
         ("return", "yield", False),

@@ -283,7 +283,8 @@ def test_tones_score_an_oracle_a_constant_and_a_method_that_works(tones):
         assert table.loc["constant", measure] == pytest.approx(chance)
     assert table["chance"].tolist() == pytest.approx([chance] * 5)
     assert (table.loc[["input_x_gradient", "layer_cam"], "mass"] > 5 * chance).all()
-    assert table.loc["grad_cam", "mass"] < chance  # lesson `sequences_and_sound`: one weight a map, all places alike
+    # Lesson `sequences_and_sound`: one weight a map, all places alike.
+    assert table.loc["grad_cam", "mass"] < chance
 
 
 def test_the_network_for_tones_is_trained_once(tones):

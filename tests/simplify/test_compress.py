@@ -587,7 +587,7 @@ def test_models_take_turns_and_each_has_its_own_time() -> None:
     assert all(one.low <= one.median <= one.high for one in took.values())
 
 
-# ---- the figures of lesson `compression`, on trained networks -----------------------------------------------
+# ---- the figures of lesson `compression`, on trained networks ------------------------------------
 
 
 @pytest.fixture(scope="module")

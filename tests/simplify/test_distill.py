@@ -528,7 +528,7 @@ def test_bad_agreement(shape: tuple[int, ...]) -> None:
         explanation_agreement(first, torch.zeros(shape))
 
 
-# ---- on digits: what lesson `distillation` shows, with a margin ----------------------------------------------
+# ---- on digits: what lesson `distillation` shows, with a margin ----------------------------------
 
 
 @pytest.fixture(scope="module")

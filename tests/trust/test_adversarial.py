@@ -518,7 +518,7 @@ def test_a_row_that_is_fooled_is_left_alone() -> None:
 
 
 def test_squares_shrink_at_the_papers_moments_and_lie_inside() -> None:
-    """Andriushchenko et al. (2020): .8 of the area, halved at queries 10, 50, 200, ... of 10,000."""
+    """Andriushchenko et al. (2020): .8 of the area, halved at queries 10, 50, 200 ... of 10,000."""
     squares = _squares(10_000, torch.Size([3, 32, 20]), 0.8, seed=0)
     sides = [place[2].stop - place[2].start for place, _ in squares[1:]]
     for query, halved in ((10, 0), (11, 1), (51, 2), (201, 3), (501, 4), (1001, 5), (8001, 9)):

@@ -38,7 +38,7 @@ def test_compas_has_what_propublica_found() -> None:
         assert forced_fpr(row.base_rate, ppv=row.precision, tpr=row.tpr) == pytest.approx(row.fpr)
 
 
-# ---- the figures of lesson `fairness` --------------------------------------------------------------------
+# ---- the figures of lesson `fairness` ------------------------------------------------------------
 
 
 def two_groups() -> tuple[Array, Array, Array]:

@@ -60,7 +60,7 @@ def test_drift_is_seen_within_a_few_batches(shift: float, window: int, within: i
 
 
 def test_the_promise_on_real_digits() -> None:
-    """Lesson `faults`: few false alarms at a promise of 2 %; costly drifts are seen within 2 batches."""
+    """Lesson `faults`: few false alarms at a promise of 2 %; costly drifts seen in 2 batches."""
     data, model = load("mnist5k"), digit_cnn()
     digits = torch.tensor(data.images[~data.extra["train"], None] / 255).float()
     calm = []

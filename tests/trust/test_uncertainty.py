@@ -362,12 +362,12 @@ def test_ignorance_grows_away_from_the_data_and_noise_does_not(
     assert far.aleatoric.mean() < near.aleatoric.mean()
 
 
-# ---- shipped networks: the figures of lesson `uncertainty`, with a margin -----------------------------------
+# ---- shipped networks: the figures of lesson `uncertainty`, with a margin ------------------------
 
 
 @pytest.fixture(scope="module")
 def digits() -> dict[str, Any]:
-    """The digits of lesson `uncertainty`: learnt from, for choosing, for the test, and the test turned."""
+    """The digits of the lesson: learnt from, for choosing, for the test, and the test turned."""
     data = load("mnist5k")
     rows, test = np.flatnonzero(data.extra["train"]), np.flatnonzero(~data.extra["train"])
     x = torch.as_tensor(np.asarray(data.images) / np.float32(255))[:, None]

@@ -144,7 +144,9 @@ def _require_order(entries: tuple[Entry, ...]) -> None:
 
 
 def _track(track: dict[str, Any], parts: dict[str, tuple[str, ...]]) -> Track:
-    return Track(track["name"], track["title"], tuple(_step(step, parts) for step in track["steps"]))
+    return Track(
+        track["name"], track["title"], tuple(_step(step, parts) for step in track["steps"])
+    )
 
 
 def _step(step: dict[str, Any], parts: dict[str, tuple[str, ...]]) -> Step:

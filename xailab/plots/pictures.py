@@ -153,11 +153,13 @@ class Picture:
         """Return the data and the metadata of one notebook output that shows the picture."""
         from base64 import b64encode
 
-        png, about = self.png() if small() else b"", {"alt": self.alt}
-        if not png:
-            png, width = self.sharp()
-            about["width"] = width
-        return {"image/png": b64encode(png).decode(), "text/plain": repr(self)}, {"image/png": about}
+        png, size = (self.png(), {}) if small() else self._sized()
+        data = {"image/png": b64encode(png).decode(), "text/plain": repr(self)}
+        return data, {"image/png": {"alt": self.alt, **size}}
+
+    def _sized(self) -> tuple[bytes, dict[str, int]]:
+        png, width = self.sharp()
+        return png, {"width": width}
 
     def _file(self) -> bytes:
         return self.png() if small() else self.sharp().png
