@@ -486,12 +486,18 @@ def test_the_layer_is_said_everywhere():
     assert "Grad-CAM at relu2" in found.plot().alt
 
 
-def test_a_transformer_has_no_maps_unless_they_are_laid_out():
+def test_a_transformers_tokens_are_laid_out():
     vit, x = digit_vit(), torch.rand(1, 1, 28, 28)
     found = xailab.explain(vit, x, 3)
+    assert found.table()["layer"].dropna().to_dict() == {
+        "grad_cam": "encoder.blocks.2.norm1, 7 x 7 tokens"
+    }
+
+
+def test_a_network_without_maps_says_what_was_left_out():
+    found = xailab.explain(NET, X, 1)
     assert "grad_cam" not in found.names
-    assert "grad_cam was left out" in found.describe()
-    with pytest.raises(KeyError, match=r"left out: .*reshape="):
+    with pytest.raises(KeyError, match=r"left out: .*layer="):
         found["grad_cam"]
 
 

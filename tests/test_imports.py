@@ -82,7 +82,7 @@ def test_every_public_name_can_be_imported_from_its_package(package):
     home = importlib.import_module(f"xailab.{package}")
     names = offered(package)
     assert len(names) > 3
-    for name, module, _ in names:
+    for name, module, *_ in names:
         defined = getattr(importlib.import_module(f"xailab.{package}.{module}"), name)
         got = getattr(home, name)
         assert (got.__wrapped__ if name == module else got) is defined, name

@@ -547,7 +547,7 @@ def test_a_network_that_jumps_at_zero_says_so() -> None:
     assert (found.gap.abs() > 0.5 * found.change.abs()).any()
 
 
-@pytest.mark.parametrize("name", ["BERT", "GPT-2", "DeBERTa-v2", "Llama", "Longformer"])
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "DeBERTa-v2", "Llama"])
 def test_lrp_of_words_and_what_was_absorbed_is_the_score(name: str) -> None:
     net = brought(name)
     found = token_attributions(net, PHRASES, 1, method="lrp")
@@ -660,7 +660,7 @@ def test_explain_a_brought_one() -> None:
         net, PHRASES, [1, 0], methods=["token_attributions", "lime_text"], n_samples=40
     )
     words = token_attributions(net, PHRASES, [1, 0])
-    assert torch.equal(found["token_attributions"], words.weights)
+    torch.testing.assert_close(found["token_attributions"], words.weights, rtol=1e-9, atol=1e-12)
     gap = found.table().loc["token_attributions", "completeness gap"]
     assert gap == pytest.approx(words.gap.abs().mean().item())
     frame = found.to_frame().loc[1, "token_attributions"]

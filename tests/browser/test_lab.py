@@ -63,7 +63,7 @@ def test_a_lesson_that_the_chooser_names_opens_in_the_same_lab(page: Page) -> No
     words = page.locator(".xailab-chooser-result li").first
     assert color != words.evaluate("words => getComputedStyle(words).color")
     assert "underline" in link.evaluate("link => getComputedStyle(link).textDecorationLine")
-    name = (link.get_attribute("data-commandlinker-args") or link.get_attribute("href") or "")
+    name = link.get_attribute("data-commandlinker-args") or link.get_attribute("href") or ""
     notebook = re.search(r"\d+_\w+\.ipynb", name)
     assert notebook, name
     link.click()

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tests.oracles import shares
-from xailab.core.coalitions import MOST, coalitions, countable, order_weight, shared_out
+from xailab.core.coalitions import MOST, all_coalitions, countable, order_weight, shared_out
 
 
 def test_coalitions_by_hand() -> None:
     """Player i is bit i of the row's number: 5 is 0 and 2."""
-    every = coalitions(3)
+    every = all_coalitions(3)
     assert (every.shape, every.dtype) == ((8, 3), bool)
     assert np.flatnonzero(every[5]).tolist() == [0, 2]
     assert len({tuple(row) for row in every.tolist()}) == 8

@@ -63,7 +63,7 @@ def test_things_that_can_be_called():
     ("methods", "error", "words"),
     [
         (["salience"], ValueError, "no method 'salience'; there is saliency"),
-        (["qqq"], ValueError, r"there is band_occlusion, cam, .*grad_cam"),
+        (["qqq"], ValueError, r"there is ablation_cam, band_occlusion, .*grad_cam"),
         ([], ValueError, "at least one method"),
         ({}, ValueError, "at least one method"),
         (["saliency", "saliency"], ValueError, "each once.*saliency"),

@@ -65,7 +65,7 @@ ENDLESS = [
 
 def run(code, seconds=0.3):
     """Run code as a check does; return why it was ended."""
-    with pytest.raises(Ended) as caught, limits.limits(seconds):
+    with pytest.raises(Ended) as caught, limits.limited(seconds):
         code()
     return str(caught.value)
 
@@ -91,7 +91,7 @@ def test_what_does_not_end_is_ended_outside_of_the_main_thread_too(code):
 def test_nothing_is_raised_after_the_end():
     for _ in range(50):  # so short that the time is over anywhere, also while leaving
         try:
-            with limits.limits(0.0005):
+            with limits.limited(0.0005):
                 sum(range(3000))
         except Ended:
             pass
@@ -149,15 +149,15 @@ def test_the_limit_of_memory_is_taken_back():
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with limits.limits(10):
+    with limits.limited(10):
         assert resource.getrlimit(resource.RLIMIT_AS) != before
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError), limits.limits(10):
+    with pytest.raises(ZeroDivisionError), limits.limited(10):
         1 / 0  # noqa: B018
-    with pytest.raises(RuntimeError, match="shapes"), limits.limits(10):
+    with pytest.raises(RuntimeError, match="shapes"), limits.limited(10):
         raise RuntimeError("shapes")
 
 
@@ -193,7 +193,7 @@ def test_the_state_is_what_it_was(end):
     before, width, streams = state(), plt.rcParams["lines.linewidth"], (sys.stdout, sys.stderr)
     numbers = plt.get_fignums()
     try:
-        with limits.limits(0.5):
+        with limits.limited(0.5):
             change_everything(end)
     except Ended:
         assert end is not None
@@ -211,7 +211,7 @@ def test_a_timer_of_somebody_else_goes_on():
     try:
         start = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0.4)
-        with limits.limits(10):
+        with limits.limited(10):
             time.sleep(0.1)
         time.sleep(0.6)
         assert 0.3 < rung[0] - start < 0.6
@@ -223,8 +223,8 @@ def test_a_timer_of_somebody_else_goes_on():
 def test_a_child_of_an_answer_may_still_end():
     code = """
         import os
-        from xailab.course.limits import limits
-        with limits(10):
+        from xailab.course.limits import limited
+        with limited(10):
             child = os.fork()
             if child == 0:
                 os._exit(7)
@@ -257,9 +257,9 @@ def test_strict_mode_raises(demo, monkeypatch):
 
 KERNEL = """
 import sys
-from xailab.course.limits import Ended, limits
+from xailab.course.limits import Ended, limited
 try:
-    with limits(20):
+    with limited(20):
         {}
 except Ended as end:
     print("ended:", end)

@@ -183,7 +183,7 @@ def test_labels_of_every_kind_are_labels(as_given):
     [
         (HOLE, Y, ValueError, r"x holds NaN or infinity in 2 of 65 rows, the first is row 7"),
         (X.double(), Y, TypeError, "float64.*float32"),
-        (X.long(), Y, ValueError, "cannot be run on x"),
+        (X.long(), Y, TypeError, "int64.*float32"),
         (X.numpy(), Y, TypeError, "x must be a torch.Tensor"),
         (X.to_sparse(), Y, TypeError, "plain dense tensor"),
         (X[:, :3], Y, ValueError, "the model"),

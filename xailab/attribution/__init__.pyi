@@ -2,6 +2,7 @@ from . import adapters as adapters
 from . import attention as attention
 from . import cam as cam
 from . import cam_keras as cam_keras
+from . import cam_without_gradients as cam_without_gradients
 from . import deeplift as deeplift
 from . import families as families
 from . import games as games
@@ -12,6 +13,7 @@ from . import relevance as relevance
 from . import saliency as saliency
 from . import sequences as sequences
 from . import shapley as shapley
+from . import smooth as smooth
 from . import trees as trees
 from .adapters import Answer as Answer
 from .adapters import register as register
@@ -24,10 +26,16 @@ from .attention import head_ablation as head_ablation
 from .cam import grad_cam as grad_cam
 from .cam import grad_cam_plus_plus as grad_cam_plus_plus
 from .cam import guided_grad_cam as guided_grad_cam
+from .cam import hires_cam as hires_cam
 from .cam import layer_cam as layer_cam
-from .cam import score_cam as score_cam
+from .cam import xgrad_cam as xgrad_cam
+from .cam_without_gradients import ablation_cam as ablation_cam
+from .cam_without_gradients import eigen_cam as eigen_cam
+from .cam_without_gradients import score_cam as score_cam
+from .deeplift import check_module as check_module
 from .deeplift import deep_lift as deep_lift
 from .deeplift import deep_shap as deep_shap
+from .deeplift import in_single_precision as in_single_precision
 from .families import register_all as register_all
 from .games import halves as halves
 from .games import owen_of_game as owen_of_game
@@ -51,6 +59,7 @@ from .occlusion import rise as rise
 from .paths import completeness_gap as completeness_gap
 from .paths import expected_gradients as expected_gradients
 from .paths import integrated_gradients as integrated_gradients
+from .paths import neuron_conductance as neuron_conductance
 from .relevance import Balance as Balance
 from .relevance import layer_relevance as layer_relevance
 from .relevance import lrp as lrp
@@ -69,6 +78,8 @@ from .shapley import linear_shap as linear_shap
 from .shapley import permutation_shap as permutation_shap
 from .shapley import shapley_kernel_weights as shapley_kernel_weights
 from .shapley import shapley_values as shapley_values
+from .smooth import Smooth as Smooth
+from .smooth import Smoothed as Smoothed
 from .trees import Tree as Tree
 from .trees import Trees as Trees
 from .trees import path_attribution as path_attribution

@@ -20,7 +20,7 @@ from xailab.attribution.lime import WordWeights
 from xailab.attribution.occlusion import check_feature_mask
 from xailab.core.black_boxes import ask_in_chunks, chosen_of
 from xailab.core.checks import Model, Target, as_integer, check_baseline, check_input
-from xailab.core.coalitions import coalitions, countable, order_weight, shared_out
+from xailab.core.coalitions import all_coalitions, countable, order_weight, shared_out
 from xailab.core.registry import grid_of, method
 from xailab.core.scores import variant_scores
 from xailab.core.subjects import Subject
@@ -55,7 +55,7 @@ def shapley_of_game(value: Callable[[frozenset[int]], float], n_players: int) ->
     >>> shapley_of_game(lambda team: glove.get(team, 0.0), 3).round(3)
     array([0.667, 0.167, 0.167])
     """
-    return shared_out(_game(value, coalitions(countable(n_players, "players"))))
+    return shared_out(_game(value, all_coalitions(countable(n_players, "players"))))
 
 
 def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: int) -> Array:
@@ -86,7 +86,7 @@ def shapley_interactions(value: Callable[[frozenset[int]], float], n_players: in
            [0.5, 0. ]])
     """
     n = countable(n_players, "players")
-    masks = coalitions(n)
+    masks = all_coalitions(n)
     worths = _game(value, masks)
     found = np.zeros((n, n))
     for i, j in combinations(range(n), 2):
@@ -417,7 +417,7 @@ def _companies(groups: Any, n: int) -> list[tuple[int, Array, Array]]:
         blocks = np.zeros((len(group), n), dtype=bool)
         for block, part in zip(blocks, group, strict=True):
             block[_members(part)] = True
-        teams = coalitions(len(group) - 1)  # of the other blocks
+        teams = all_coalitions(len(group) - 1)  # of the other blocks
         often = np.array([order_weight(k, len(group)) for k in range(len(group))])[teams.sum(1)]
         for k, part in enumerate(group):
             came = teams @ np.delete(blocks, k, axis=0)

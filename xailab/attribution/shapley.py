@@ -30,7 +30,7 @@ from xailab.core.checks import (
     check_input,
     check_positive,
 )
-from xailab.core.coalitions import coalitions, countable, shared_out
+from xailab.core.coalitions import all_coalitions, countable, shared_out
 from xailab.core.outputs import as_array
 from xailab.core.registry import grid_of, method
 from xailab.core.scores import variant_scores
@@ -92,7 +92,7 @@ def shapley_values(
     x = check_input(model, x).detach()
     start = check_baseline(baseline, x)
     names, label = check_feature_mask(feature_mask, x).unique(return_inverse=True)
-    masks = torch.as_tensor(coalitions(countable(len(names), "features")), device=x.device)
+    masks = torch.as_tensor(all_coalitions(countable(len(names), "features")), device=x.device)
     label = label.expand(x.shape)
 
     def composed(rows: Tensor, numbers: Tensor) -> Tensor:
@@ -294,7 +294,7 @@ def linear_shap(weights: Array, x: Array, background: Array, *, conditional: boo
     elif len(others) < 2:
         raise ValueError("background must have at least two rows for conditional=True, got 1")
     else:
-        masks = coalitions(countable(w.size, "features"))
+        masks = all_coalitions(countable(w.size, "features"))
         worths = np.stack([away @ _given(mask, others) @ w for mask in masks])
         found = np.stack([shared_out(column) for column in worths.T])
     return found if np.ndim(x) == 2 else found[0]
@@ -363,7 +363,7 @@ def _sampled(n: int, n_samples: int | None, seed: int) -> tuple[Array, Array]:
     """Return coalitions, neither empty nor full, and their weights in the regression."""
     count = None if n_samples is None else check_positive("n_samples", n_samples)
     if count is None or count >= 2**n - 2:
-        masks = coalitions(countable(n, "features"))[1:-1]
+        masks = all_coalitions(countable(n, "features"))[1:-1]
         kernel = [0.0] + [(n - 1) / (comb(n, k) * k * (n - k)) for k in range(1, n)]
         return masks, np.array(kernel)[masks.sum(1)]
     generator = np.random.default_rng(seed)

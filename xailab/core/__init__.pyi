@@ -6,9 +6,11 @@ from . import channels_last as channels_last
 from . import checks as checks
 from . import coalitions as coalitions
 from . import company as company
+from . import curriculum as curriculum
 from . import files as files
 from . import folding as folding
 from . import layers as layers
+from . import noise as noise
 from . import operations as operations
 from . import outputs as outputs
 from . import parts as parts

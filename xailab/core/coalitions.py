@@ -30,10 +30,10 @@ def countable(n: int, what: str) -> int:
     return count
 
 
-def coalitions(n: int) -> Array:
+def all_coalitions(n: int) -> Array:
     """Return all coalitions as (2^n, n) bools; player i is bit i of the row's number.
 
-    >>> coalitions(2).astype(int).tolist()
+    >>> all_coalitions(2).astype(int).tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
     return (np.arange(2**n)[:, None] >> np.arange(n)) % 2 == 1
@@ -55,7 +55,7 @@ def shared_out(worths: Array) -> Array:
     [2.0, 3.0]
     """
     n = len(worths).bit_length() - 1
-    sizes = coalitions(n - 1).sum(1) if n > 1 else np.zeros(1, dtype=int)
+    sizes = all_coalitions(n - 1).sum(1) if n > 1 else np.zeros(1, dtype=int)
     weights = np.array([order_weight(size, n) for size in range(n)])[sizes]
     shares = np.empty(n)
     for i in range(n):

@@ -271,8 +271,9 @@ def _found(name: str | None, wanted: Any) -> Card:
     listed = next((one for one in METHODS.values() if one.function is wanted), None)
     listed = own if isinstance(own, Card) else listed
     own_name = name or str(getattr(wanted, "__name__", type(wanted).__name__))
-    if listed is None:
-        return Card(own_name, wanted)
+    if listed is None:  # a layer that the caller's own function asks for is meant for maps of it
+        asks = frozenset({"layer"} & inspect.signature(wanted).parameters.keys())
+        return Card(own_name, wanted, extra=asks)
     return listed if name is None else replace(listed, name=name, title="")
 
 

@@ -20,6 +20,7 @@ from . import results as results
 from . import rubrics as rubrics
 from . import runs as runs
 from . import saved as saved
+from . import sections as sections
 from . import stubs as stubs
 from . import toys as toys
 from . import whereabouts as whereabouts

@@ -6,7 +6,7 @@ from typing import Any
 
 from xailab.course import records, rubrics, stubs, whereabouts
 from xailab.course.compare import Mistake, as_text
-from xailab.course.limits import Ended, limits
+from xailab.course.limits import Ended, limited
 from xailab.course.messages import Message
 from xailab.course.registry import Exercise, find_exercise
 
@@ -93,7 +93,7 @@ def _judge(entry: Exercise, answer: Any) -> Message:
     if stubs.is_empty(answer) or _is_short(entry, answer):
         return Message("not done", entry.id, _how_to_start(entry))
     try:
-        with limits(entry.seconds):
+        with limited(entry.seconds):
             remark = entry.check(answer)
     except Ended as end:
         return Message("stopped", entry.id, str(end))

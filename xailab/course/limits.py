@@ -44,7 +44,7 @@ class _Late(Ended):
 
 
 @contextmanager
-def limits(seconds: float) -> Iterator[None]:
+def limited(seconds: float) -> Iterator[None]:
     """Run a learner's code; what would end the notebook raises `Ended`, with the reason.
 
     Args:
