@@ -1,11 +1,13 @@
 """Where numbers lie, and that they are put back."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
 from tests.snapshots import Boom
-from xailab.trust.memory import broken_memory, changed, layer_names, stored
+from xailab.trust.memory import broken_memory, changed, layer_names, stored, warn_unless
 
 
 class Buffered(nn.Module):
@@ -69,3 +71,43 @@ def test_values_and_not_bits_are_compared() -> None:
 def test_layers_are_a_list_of_names(layers: object) -> None:
     with pytest.raises(ValueError, match="layers must be a list of names"):
         layer_names(nn.Sequential(nn.ReLU()), layers)
+
+
+def test_every_layer_has_to_be_there() -> None:
+    with pytest.raises(ValueError, match="fc9"):
+        layer_names(nn.Sequential(nn.ReLU()), ["0", "fc9"])
+
+
+def test_numbers_in_one_cell_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    net[0].weight = nn.Parameter(torch.ones(1, 3).expand(2, 3))
+    with pytest.raises(ValueError, match="cannot be written number by number"):
+        stored(net, "0", "weight")
+
+
+def test_a_fault_that_changes_nothing_says_so_unless_it_may() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+
+    def same(**options: bool) -> None:
+        with broken_memory(net, "0", "bias", torch.clone, torch.arange, **options):
+            pass
+
+    with pytest.warns(UserWarning, match="changes no value of the bias of layer '0'"):
+        same()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(may_rest=True)
+        same(tell=False)
+        warn_unless(True, "0")
+    with pytest.warns(UserWarning, match="changed no value that layer '0' handed on"):
+        warn_unless(False, "0")
+
+
+def test_a_fault_that_does_not_arrive_is_refused() -> None:
+    """The upper weight is masked: what stands below the mask is never read."""
+    net = nn.Sequential(nn.Linear(2, 1))
+    nn.utils.prune.custom_from_mask(net[0], "weight", torch.tensor([[0.0, 1.0]]))
+    with pytest.raises(ValueError, match="no number hit there arrives in it"):  # noqa: SIM117
+        with broken_memory(net, "0", "weight", torch.neg, lambda n: torch.tensor([0])):
+            pass
+    assert stored(net, "0", "weight").name == "weight_orig"

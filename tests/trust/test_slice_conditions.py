@@ -1,5 +1,6 @@
 """Conditions select what they were made for; borders are as short as can be."""
 
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -72,3 +73,33 @@ def test_what_cannot_be_asked_is_none() -> None:
     assert selected(table, "`v` > 1").tolist() == [False, True]
     assert selected(table, "`w` > 1") is None
     assert selected(table, "`v` >") is None
+
+
+def test_values_are_written_as_a_query_reads_them() -> None:
+    """Whole numbers without a point; infinity, for which a query has no word, by one too large."""
+    assert [one.text for one in conditions(pd.DataFrame({"v": [1, 1, 2, 2]}), 4, 2)] == [
+        "`v` == 1", "`v` == 2",
+    ]  # fmt: skip
+    table = pd.DataFrame({"v": [1.5, 1.5, float("inf"), float("inf")]})
+    found = conditions(table, 4, 2)
+    assert [one.text for one in found] == ["`v` == 1.5", "`v` == 1e999"]
+    assert selected(table, found[1].text).tolist() == [False, False, True, True]
+
+
+def test_dates_are_compared_as_texts() -> None:
+    """Many are cut at their quantiles; of few each is a value."""
+    days = [date(2020, 1, day) for day in range(1, 9)]
+    text = "`d`.astype('str')"
+    for table, first, second in (
+        (days, f"{text} <= '2020-01-04'", f"{text} > '2020-01-04'"),
+        (days[:2] * 2, f"{text} == '2020-01-01'", f"{text} == '2020-01-02'"),
+    ):
+        found = conditions(pd.DataFrame({"d": table}), 2, 2)
+        assert [one.text for one in found] == [first, second]
+
+
+def test_a_column_that_no_query_can_name_is_refused() -> None:
+    """No group of it would be found, though it may hold the worst one."""
+    table = pd.DataFrame({"a\nb": np.random.default_rng(0).normal(size=40)})
+    with pytest.raises(ValueError, match=r"'a\\nb' cannot be written in a query .*rename it"):
+        conditions(table, 4, 5)

@@ -189,6 +189,14 @@ def test_one_logit_has_two_columns(flat: bool) -> None:
     assert mc_dropout(sure, ONES).mean[0, 1].item() == pytest.approx(1 / (1 + np.exp(-1)))
 
 
+def test_many_rounded_probabilities_are_known_by_their_number() -> None:
+    """Each is rounded to a multiple of 2^-24: 60,000 of them sum to 1.0014, more than an eps."""
+    shares = torch.full((2, 60_000), 1 / 60_000).half()
+    assert shares.double().sum(1).sub(1).min() > torch.finfo(torch.float16).eps
+    with pytest.raises(ValueError, match="without softmax"):
+        ensemble([nn.Identity(), nn.Identity()], shares)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("k", [2, 9, 500])
 def test_half_precision_is_asked_in_its_dtype_and_counted_finely(
