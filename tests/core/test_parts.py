@@ -1,7 +1,10 @@
 """Parts of a network: up to a layer, from a layer on, with inputs fixed."""
 
+from functools import partial
 from threading import Thread
+from typing import Any
 
+import captum.attr
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,12 +12,14 @@ from torch import Tensor, nn
 from tests.snapshots import Snapshot
 from tests.toys import inputs, linear, toy
 from xailab.attribution.occlusion import occlusion
+from xailab.attribution.paths import integrated_gradients
 from xailab.attribution.saliency import input_x_gradient, saliency
 from xailab.core.layers import last_maps
 from xailab.core.parts import at_layer, fixed, from_layer, up_to
 from xailab.core.state import frozen
 
 TWO = nn.Sequential(linear([[1.0, 2.0], [3.0, -4.0]]), nn.ReLU(), linear([[5.0, 7.0]]))
+TARGETS = torch.tensor([2, 0, 3])
 X = torch.tensor([[1.0, 1.0], [2.0, 1.0]])  # h = [3, -1], [4, 2]; relu [3, 0], [4, 2]; 15, 34
 
 
@@ -196,3 +201,41 @@ def test_rows_that_differ_in_the_other_input_are_refused() -> None:
     for z in (torch.ones(2, 1), torch.tensor(1.0)):
         with pytest.raises(ValueError, match=r"z must be one row, \(1, ...\).*one by one"):
             fixed(Two(), z=z)
+
+
+# ---- captum's methods for layers and units -------------------------------------------------------
+
+
+def pairs() -> list[Any]:
+    return [
+        ("LayerGradientXActivation", input_x_gradient, {}),
+        ("LayerIntegratedGradients", partial(integrated_gradients, n_steps=40), {"n_steps": 40}),
+    ]
+
+
+@pytest.mark.parametrize(("name", "method", "more"), pairs())
+def test_a_layer_as_captum_explains_it(name: str, method: Any, more: Any) -> None:
+    model, x = toy(torch.float64).eval(), inputs(dtype=torch.float64)
+    for layer in ("relu1", "conv2"):
+        theirs = getattr(captum.attr, name)(model, model.get_submodule(layer))
+        want = theirs.attribute(x, target=TARGETS, **more)
+        torch.testing.assert_close(
+            method(model, x, TARGETS, layer=layer), want, rtol=1e-6, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "more"),
+    [
+        ("NeuronGradient", saliency, {}),
+        ("NeuronIntegratedGradients", partial(integrated_gradients, n_steps=40), {"n_steps": 40}),
+    ],
+)
+def test_a_unit_as_captum_explains_it(name: str, method: Any, more: Any) -> None:
+    model, x = toy(torch.float64).eval(), inputs(dtype=torch.float64)
+    theirs = getattr(captum.attr, name)(model, model.conv2)
+    want = theirs.attribute(x, neuron_selector=(2, 1, 1), **more)
+    unit = lambda maps: maps[:, 2, 1, 1]  # noqa: E731
+    got = method(up_to(model, "conv2"), x, unit)
+    assert want.abs().max() > 0
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)

@@ -277,6 +277,14 @@ class Ran(NamedTuple):
         """How many places each unit is seen at."""
         return math.prod(self.shape) // self.shape[self.axis - 1] if self.axis else 0
 
+    def as_maps(self, x: Tensor) -> bool:
+        """Tell whether it has the axes of x, its channels where x has them."""
+        return self.axis == 1 and len(self.shape) == x.ndim - 1
+
+    def holds_maps(self, x: Tensor) -> bool:
+        """Tell whether it is maps of x with more than one place."""
+        return self.as_maps(x) and self.positions > 1
+
 
 def units_axis(model: nn.Module, layer: str, x: Tensor) -> int:
     """Tell which axis of a layer's output holds its units: known, never guessed.
@@ -335,10 +343,9 @@ def last_maps(model: nn.Module, x: Tensor) -> str | None:
     runs = layouts(model, x)
     names = [one.name for one in runs]
     for one in reversed(runs):
-        maps = one.axis == 1 and len(one.shape) == x.ndim - 1
-        if maps and one.positions > 1 and names.count(one.name) == 1:
+        if one.holds_maps(x) and names.count(one.name) == 1:
             return one.name
-        if one.leaf and not maps and _goes_on(one):
+        if one.leaf and not one.as_maps(x) and _goes_on(one):
             return None
     return None
 

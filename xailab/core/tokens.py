@@ -156,7 +156,8 @@ def last_layer(model: nn.Module, x: Tensor) -> str | None:
     if x.ndim != 4 or isinstance(model, torch.jit.ScriptModule):
         return name
     if name is not None and _is_known(model, name, x):
-        return name
+        maps = {one.name: Layout(1) for one in layouts(model, x) if one.holds_maps(x)}
+        return next(_reached(model, x, maps), name)  # what runs last may be a branch apart
     found = [(one.name, _laid_out(one.places)) for one in followed(model, x)]
     known = {name: layout for name, layout in found if layout is not None}
     return next(_reached(model, x, known), None) if known else None
@@ -173,8 +174,10 @@ def _is_known(model: nn.Module, layer: str, x: Tensor) -> bool:
 def _reached(model: nn.Module, x: Tensor, layouts: Mapping[str, Layout]) -> Iterator[str]:
     """Yield those layers, last first, to whose maps a gradient of the answer comes.
 
-    The answer is weighed at random, since the sum of probabilities has no gradient. Before training
-    a classifier may be all zeros: then the gradient of what it reads is asked for.
+    The answer is weighed at random, since the sum of probabilities has no gradient; of several the
+    first counts, as in torchvision's "out" before "aux". Before training a classifier may be all
+    zeros: then the gradient of what it reads is asked for. Where the answer is maps itself (a
+    segmentation), a layer with one channel a class is the answer, and no reason for it.
     """
     kept: dict[str, list[Tensor]] = {}
     read: list[Tensor] = []  # by linear layers
@@ -193,17 +196,27 @@ def _reached(model: nn.Module, x: Tensor, layouts: Mapping[str, Layout]) -> Iter
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 stack.callback(module.register_forward_pre_hook(reads).remove)
-        answers = tree_leaves(model(x[:1].detach().clone().requires_grad_()))
+        answers = _numbers(model(x[:1].detach().clone().requires_grad_()))[:1]
         once = {name: one for name, (one, *more) in kept.items() if not more}
         slopes = _slopes(answers, once) or _slopes(read, once)
+    classes = {one.shape[1] for one in answers if one.ndim == x.ndim}
     for name in reversed(once):
-        if name in slopes and layouts[name].maps(slopes[name]).any():
+        maps = layouts[name].maps(slopes[name]) if name in slopes else None
+        if maps is not None and maps.any() and maps.shape[1] not in classes:
             yield name
 
 
-def _slopes(answers: list[Any], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _numbers(answer: Any) -> list[Tensor]:
+    """Return the tensors of an answer that can have gradients, its logits first."""
+    found = [one for one in tree_leaves(answer) if isinstance(one, Tensor)]
+    logits = getattr(answer, "logits", None)
+    first = [logits] if isinstance(logits, Tensor) else []
+    return [one for one in [*first, *found] if one.is_floating_point()]
+
+
+def _slopes(answers: list[Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the gradient of a weighted sum of all answers where there is one."""
-    score = _weighed([one for one in answers if isinstance(one, Tensor) and one.requires_grad])
+    score = _weighed([one for one in answers if one.requires_grad])
     able = {name: one for name, one in kept.items() if one.requires_grad}
     if score is None or not able:
         return {}
