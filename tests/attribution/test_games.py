@@ -79,6 +79,22 @@ def test_a_game_equals_all_orders(n: int) -> None:
     )
 
 
+def test_interactions_by_the_other_definition() -> None:
+    """Half of what i and j gain together, over what they gain apart, behind those who came first.
+
+    In all orders that hold the pair as one player: those before it are its coalition.
+    """
+    n, game = 5, random_game(5)
+    found = shapley_interactions(game, n)
+    for i, j in [(0, 1), (1, 3), (2, 4)]:
+        gains = []
+        for order in permutations([p for p in range(n) if p != j]):
+            before = frozenset(order[: order.index(i)])
+            both = game(before | {i, j}) + game(before)
+            gains.append(both - game(before | {i}) - game(before | {j}))
+        assert found[i, j] == pytest.approx(np.mean(gains) / 2)
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 10])
 def test_efficiency_of_games_and_of_interactions(n: int) -> None:
     game = random_game(n, seed=n)

@@ -13,6 +13,7 @@ from lime.lime_image import LimeImageExplainer
 from sklearn.linear_model import Ridge
 
 from xailab.attribution.lime import (
+    _check_told_apart,
     lime_fit,
     lime_image,
     lime_penalty,
@@ -542,3 +543,15 @@ def test_tables_of_pandas() -> None:
 def test_bad_penalties(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha"):
         lime_fit(SAMPLES, SCORES, np.ones(60), alpha)
+
+
+@pytest.mark.parametrize("counting", [1, 2, 3, 4])
+def test_copies_that_count_are_told_by_kish(counting: int) -> None:
+    """n equal weights beside nothing are n samples; fewer than half the parts do not do."""
+    samples = 1 - np.eye(8)
+    weights = np.where(np.arange(8) < counting, 0.7, 1e-12)
+    if counting == 4:
+        _check_told_apart(samples, weights)
+        return
+    with pytest.raises(ValueError, match=f"about {counting} copies count, for 8 parts"):
+        _check_told_apart(samples, weights)

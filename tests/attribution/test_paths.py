@@ -73,6 +73,21 @@ def test_a_sum_that_is_there_is_no_reason_to_warn() -> None:
         expected_gradients(linear([[3.0, -2.0]]), X.float(), 0, background=torch.ones(4, 2))
 
 
+def test_rounding_of_large_scores_is_no_reason_to_warn() -> None:
+    """Near -10^6 float32 knows sixteenths: a change of 1 is told to a few of them."""
+
+    def far(x: Tensor) -> Tensor:
+        return (x * x).sum(1) / 3 - 1e6
+
+    x = torch.tensor([[1.3, 1.1]])
+    true = (x * x).sum() / 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = integrated_gradients(far, x, None)
+    assert got.sum().item() == pytest.approx(true.item(), rel=1e-4)
+    assert (far(x) - far(0 * x) - true).abs() > 1e-3 * true  # what the warning would be about
+
+
 def test_the_warning_says_by_how_much_the_sum_misses() -> None:
     """f = x * x, its second factor cut off: the slope is x, so of 4 - 0 only 2 is found."""
     with pytest.warns(UserWarning, match=r"by up to 2 \(100% of its size\)"):

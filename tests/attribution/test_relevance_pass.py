@@ -11,8 +11,26 @@ from torch import Tensor, nn
 
 from tests.networks import MAKERS, network, photo
 from tests.toys import linear
-from xailab.attribution.relevance import Balance, layer_relevance, lrp, relevance_balance
+from xailab.attribution.relevance import (
+    Balance,
+    _Found,
+    _refuse_gap,
+    layer_relevance,
+    lrp,
+    relevance_balance,
+)
 from xailab.models import digit_vit, minilm, movie_head, pretrained, sms_transformer
+
+
+def test_a_loss_of_either_sign_is_told_by_its_size() -> None:
+    """Of two rows one got 2 too much and one half too little."""
+    score = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    for relevance in ([3.0, 0.5], [-1.0, 1.5]):
+        found = _Found(torch.tensor(relevance)[:, None], score, {}, {})
+        assert not found.whole
+        with pytest.raises(ValueError, match="miss the score by 2 of 1 "):
+            _refuse_gap(found)
+    assert _Found(torch.tensor([[1.009], [0.991]]), score, {}, {}).whole
 
 
 def conserved(model: nn.Module, x: Tensor, target: int, **options: Any) -> Balance:
