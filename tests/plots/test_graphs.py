@@ -26,7 +26,7 @@ def test_a_network_shows_its_numbers():
     for expected in ["1", "0.25", "7\ngrad 1", "-9", "-2", "4", "-3", "x1", "y", "hidden"]:
         assert expected in shown
     assert "Values of layer 2: 0.25, 7 grad 1, 0." in picture.alt
-    assert "one row a start node: 1, -2, 0.5; 0, 4, -1." in picture.alt
+    assert picture.alt.endswith("one row a start node: 1, -2, 0.5; 0, 4, -1; and 3 more.")
 
 
 def test_edges_tell_sign_by_line_and_size_by_width():

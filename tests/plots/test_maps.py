@@ -89,8 +89,8 @@ def test_own_scales_show_each_map_in_full():
     assert [drawn(picture, i).get_array().max() for i in (0, 1)] == [1, 1]
     bars = [ax for ax in picture.figure.axes[1].child_axes if "top" in ax.get_ylabel()]
     assert len(bars) == 1
-    assert "a runs from 0 to 1" in picture.alt
-    assert "b runs from 0 to 4" in picture.alt  # the words keep the true numbers
+    assert "a: 0 to 1, peak" in picture.alt
+    assert "b: 0 to 4, peak" in picture.alt  # the words keep the true numbers
 
 
 def test_one_signed_map_makes_the_shared_scale_signed():

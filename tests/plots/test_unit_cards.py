@@ -55,8 +55,8 @@ def card(**changes):
 
 def test_a_card_describes_its_map_and_lists_the_examples():
     picture = card()
-    assert picture.alt.startswith("It likes edges. The value of activation runs from 0 to 1")
-    assert picture.alt.endswith("excited most by jeep 3.1, yurt 2.0.")
+    listed = "It likes edges. It is excited most by jeep 3.1, yurt 2.0."
+    assert picture.alt.startswith(f"{listed} The value of activation runs from 0 to 1")
     assert 1000 < len(picture.png()) <= BYTES
     right = picture.figure.subfigs[1]
     assert [ax.get_title() for ax in right.axes] == ["jeep 3.1", "yurt 2.0"]

@@ -88,7 +88,7 @@ def test_the_slider_changes_words_and_image(net):
 def test_the_picture_says_what_it_shows(net):
     picture = step_picture(net, X, 0)
     assert picture.alt.startswith("Step 11 of 11. The gradient reaches the input: dx = W1.T")
-    assert "layer 2: p 0.5 δ -0.5, p 0.5 δ 0.5." in picture.alt
+    assert "layer 1: 0 δ 0, 2 δ -1, 1 δ 1" in picture.alt
     assert len(picture.png()) < 60_000
     assert "layer 2: empty, empty." in step_picture(net, X, 0, step=1).alt
 

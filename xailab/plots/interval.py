@@ -13,6 +13,7 @@ from xailab.plots.words import lead, number
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P")
 _ROW = 0.19  # inches from one dot to the next
 _SPOKEN = 12  # dots; of more, only the ends are read out
+_WITH_ENDS = 6  # values that are read out with the ends of their intervals
 
 
 class _Spans(NamedTuple):
@@ -40,7 +41,7 @@ def intervals(
         title: the finding.
         xlabel: what is measured, with its unit.
         line: where to draw a vertical line, such as 0 for "no difference".
-        alt: the text alternative; without it the values and their ends are listed.
+        alt: the text alternative; without it the values are listed, up to six with their ends.
 
     Raises:
         ValueError: no series, no row, counts that differ, a value outside its interval, or
@@ -59,7 +60,8 @@ def intervals(
         figure = new_figure(6.4, height, title)
         _draw(figure.subplots(), drawn, rows, xlabel, line)
     spoken = [" ".join(row.split()) for row in rows]  # a name may be broken into two lines
-    said = "; ".join(_words(name, spans, spoken) for name, spans in drawn.items())
+    few = len(drawn) * len(rows) <= _WITH_ENDS or len(rows) > _SPOKEN
+    said = "; ".join(_words(name, spans, spoken, few) for name, spans in drawn.items())
     return Picture(figure, alt or f"{lead(title)}{said}.")
 
 
@@ -105,9 +107,9 @@ def _draw(
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9)
 
 
-def _words(name: str, spans: _Spans, rows: Sequence[str]) -> str:
+def _words(name: str, spans: _Spans, rows: Sequence[str], ends: bool) -> str:
     dots = [
-        f"{row} {number(value)} ({number(low)} to {number(high)})"
+        f"{row} {number(value)}" + (f" ({number(low)} to {number(high)})" if ends else "")
         for row, value, low, high in zip(rows, *spans, strict=True)
         if np.isfinite(value)
     ]

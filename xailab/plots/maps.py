@@ -23,7 +23,7 @@ from xailab.plots.parts import (
     several,
 )
 from xailab.plots.pictures import Picture, new_figure, styled
-from xailab.plots.words import describe, lead
+from xailab.plots.words import describe, describe_several, lead
 
 _AREA = 14  # square inches of all panels: what 60 kB of photo can fill
 
@@ -103,11 +103,11 @@ def compare(
     check_count(titles, len(values), "titles")
     photos = list(over) if isinstance(over, list | tuple) else [over] * len(values)
     check_count(photos, len(values), "photos in over")
-    words = [describe(v, name=name, mask=mask) for v, name in zip(values, titles, strict=True)]
+    words = describe_several(values, titles, mask)
     if not shared:
         values = [v / (limit_of(v) or 1.0) for v in values]
         label = "relative to\neach map's top"
-    sentence = alt or lead(title) + " ".join(words)
+    sentence = alt or lead(title) + words
     with styled():
         return Picture(_grid(values, photos, titles, title, label, mask), sentence)
 

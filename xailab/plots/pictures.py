@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xailab.plots.saving import save_as
+from xailab.plots.words import shortened
 
 BYTES = 60_000  # a lesson with twenty pictures must still open fast on a code host
 _DPI = (96, 84, 72)
@@ -103,7 +104,7 @@ class Picture:
 
     Args:
         figure: what to draw.
-        alt: the sentence; not empty.
+        alt: the sentence; not empty. Of a longer one the first clauses stay, 60 words in all.
         photo: spend the colors of a small file on shades, not on rare colors.
     """
 
@@ -114,6 +115,7 @@ class Picture:
     def __post_init__(self) -> None:
         if not self.alt.strip():
             raise ValueError("alt is empty: a picture needs its sentence, see plots.describe")
+        object.__setattr__(self, "alt", shortened(self.alt))
         _sharpen_pyplot()
         if "matplotlib.pyplot" in sys.modules:  # pyplot would draw its open figures once more
             sys.modules["matplotlib.pyplot"].close(self.figure)

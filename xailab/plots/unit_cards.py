@@ -125,10 +125,10 @@ def unit_card(
             f"unit_card: expected 1 to 6 examples and as many titles, got {len(pictures)} and "
             f"{len(names)}"
         )
-    listed = f" It is excited most by {', '.join(names)}." if any(names) else ""
+    listed = f"It is excited most by {', '.join(names)}. " if any(names) else ""
     with styled():
         figure = _card(values, photo, pictures, names, title, label)
-    words = alt or lead(title) + describe(values, photo, label) + listed
+    words = alt or lead(title) + listed + describe(values, photo, label)
     return Picture(figure, words, photo=True)
 
 

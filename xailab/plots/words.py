@@ -1,5 +1,6 @@
 """Sentences that say what a picture shows, with its numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from xailab.plots.arrays import Floats, check_proportions, stretch, to_array, to_image, to_map
 
+WORDS = 60  # of a picture's sentence, at most
 _ROWS = ("upper", "middle", "lower")
 _COLUMNS = ("left", "center", "right")
 
@@ -26,7 +28,8 @@ def describe(
         map: (H, W), (C, H, W) (channels are summed) or (1, C, H, W), tensor or array.
         over: the photo under the map, of its proportions; then the peak is given in its pixels too.
         name: what the numbers are.
-        mask: (h, w), the true region; adds the share of the positive mass inside it.
+        mask: (h, w), the true region; then the share of the positive mass inside it is said, and
+            not where the mass lies.
         channel_axis: 0 or -1, where the map's channels are, when its shape does not tell.
 
     Returns:
@@ -44,11 +47,44 @@ def describe(
     size = f"{values.shape[0]} x {values.shape[1]}"
     if np.ptp(values) == 0:
         return f"Every value of {name} is {number(values[0, 0])} ({size}): it points nowhere."
-    parts = [_peak(values, over), *_mass(values)]
-    if mask is not None:
-        parts.append(_inside(values, to_map(mask, "mask") > 0))
+    inside = [] if mask is None else [_inside(values, to_map(mask, "mask") > 0)]
+    parts = [_peak(values, over), *(inside or _mass(values))]
     ends = f"from {number(values.min())} to {number(values.max())}"
     return f"The value of {name} runs {ends}: {'; '.join(parts)}."
+
+
+def describe_several(
+    maps: Sequence[Any], names: Sequence[str], mask: Any = None, channel_axis: int | None = None
+) -> str:
+    """Say of several heat maps their range, where they peak, and how far they spread.
+
+    >>> describe_several([[[0, 0, 8], [0, 0, 0]], [[-4, 0, 1], [0, 0, 0]]], ["for cat", "for dog"])
+    'for cat: 0 to 8, peak upper right, half of it in 17 %; for dog: -4 to 1, lowest upper left.'
+    """
+    return (
+        "; ".join(
+            f"{name}: {_briefly(to_map(one, channel_axis=channel_axis), mask)}"
+            for one, name in zip(maps, names, strict=True)
+        )
+        + "."
+    )
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most `WORDS` words: whole clauses from its start, and how many more.
+
+    >>> shortened("Few words."), shortened("; ".join(["the map rises"] * 30))[-37:]
+    ('Few words.', 'ap rises; the map rises; and 11 more.')
+    """
+    clauses = re.split(r"(?<=[.;!?]) ", text)
+    if len(text.split()) <= WORDS or len(clauses) == 1:
+        return text
+    kept: list[str] = []
+    while len(" ".join([*kept, clauses[len(kept)]]).split()) <= WORDS - 3:
+        kept.append(clauses[len(kept)])
+    if not kept:
+        return text
+    return f"{' '.join(kept).rstrip('.;')}; and {len(clauses) - len(kept)} more."
 
 
 def describe_bars(values: Any, names: Sequence[str]) -> str:
@@ -121,6 +157,24 @@ def place(row: float, column: float) -> str:
     """
     words = _ROWS[min(int(row * 3), 2)], _COLUMNS[min(int(column * 3), 2)]
     return "center" if words == ("middle", "center") else " ".join(words)
+
+
+def _briefly(values: Floats, mask: Any) -> str:
+    if np.ptp(values) == 0:
+        return f"{number(values[0, 0])} everywhere"
+    at = np.unravel_index(np.abs(values).argmax(), values.shape)
+    where = place(*((i + 0.5) / side for i, side in zip(at, values.shape, strict=True)))
+    parts = [
+        f"{number(values.min())} to {number(values.max())}",
+        f"{'peak' if values[at] > 0 else 'lowest'} {where}",
+    ]
+    if mask is not None:
+        parts.append(_inside(values, to_map(mask, "mask") > 0).split(" of ")[0] + " inside")
+    elif values[at] > 0:
+        mass = np.sort(np.clip(values, 0, None), axis=None)[::-1].cumsum()
+        cells = int(np.searchsorted(mass, mass[-1] / 2)) + 1
+        parts.append(f"half of it in {percent(cells / values.size)}")
+    return ", ".join(parts)
 
 
 def _peak(values: Floats, over: Any) -> str:
