@@ -1,4 +1,4 @@
-"""Which names a piece of a lesson binds, and which it needs from elsewhere; by reading, not running."""
+"""Which names a piece of a lesson binds, and which it needs from elsewhere: by reading alone."""
 
 import ast
 import re

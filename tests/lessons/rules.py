@@ -6,14 +6,19 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from statistics import median, quantiles
 
 import nbformat
 from nbformat import NotebookNode
 
+from tests.lessons.names import names_of
+from xailab.course import stubs
 from xailab.course.lesson import Lesson
 from xailab.course.registry import Exercise, Question, exercises_of, lesson_of, questions_of
+from xailab.course.runs import Run
+from xailab.course.sections import Section, given_lines, minutes, written_lines
 
 Rule = Callable[["Built"], Iterator[str]]
 RULES: dict[str, Rule] = {}
@@ -26,23 +31,27 @@ class Built:
     lesson: Lesson
     learner: NotebookNode
     solution: NotebookNode
+    run: Run | None
     exercises: tuple[Exercise, ...]
     questions: tuple[Question, ...]
     exercises_belong_to: str
-    lessons: frozenset[str]
 
     @classmethod
     def read(cls, path: Path) -> "Built":
-        root, topic = path.parents[1], path.stem.partition("_")[2]
+        root, lesson = path.parents[1], Lesson.read(path)
         return cls(
-            lesson=Lesson.read(path),
-            learner=nbformat.read(root / "notebooks" / f"{path.stem}.ipynb", 4),
-            solution=nbformat.read(root / "solutions" / f"{path.stem}.ipynb", 4),
-            exercises=tuple(exercises_of(topic)),
-            questions=tuple(questions_of(topic)),
-            exercises_belong_to=lesson_of(topic),
-            lessons=frozenset(other.stem for other in path.parent.glob("*.py")),
+            lesson=lesson,
+            learner=nbformat.read(root / "notebooks" / f"{lesson.stem}.ipynb", 4),
+            solution=nbformat.read(root / "solutions" / f"{lesson.stem}.ipynb", 4),
+            run=Run.read(root, lesson.name),
+            exercises=tuple(exercises_of(lesson.name)),
+            questions=tuple(questions_of(lesson.name)),
+            exercises_belong_to=lesson_of(lesson.name),
         )
+
+    @property
+    def core(self) -> list[Section]:
+        return [section for section in self.lesson.sections if not section.deeper]
 
     @cached_property
     def code(self) -> list[str]:
@@ -77,7 +86,7 @@ def rule(function: Rule) -> Rule:
 def opens_with_its_facts(it: Built) -> Iterator[str]:
     if not it.solution.cells[0].source.startswith("# "):
         yield "the first cell is no title"
-    for name in ("title", "question", "reading_minutes"):
+    for name in ("title", "question", "needs"):
         try:
             getattr(it.lesson, name)
         except ValueError as error:
@@ -149,7 +158,7 @@ def has_exercises_of_each_kind(it: Built) -> Iterator[str]:
     kinds = {entry.kind for entry in it.exercises}
     if len(it.exercises) < 3 or kinds != {"code", "predict", "criticize"}:
         yield f"{len(it.exercises)} exercises of the kinds {sorted(kinds)}"
-    if it.exercises_belong_to != it.lesson.name:
+    if it.exercises_belong_to != it.lesson.stem:
         yield f"its exercises have LESSON = {it.exercises_belong_to!r}"
 
 
@@ -206,7 +215,7 @@ def uses_no_rainbow(it: Built) -> Iterator[str]:
 @rule
 def links_to_lessons_that_exist(it: Built) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)#]+)\.ipynb(?:#[^)]*)?\)", it.text):
-        if target.removeprefix("./") not in it.lessons:
+        if target.removeprefix("./") not in {entry.stem for entry in it.lesson.course.written}:
             yield f"links to {target}.ipynb, which is no lesson"
 
 
@@ -238,11 +247,13 @@ def names_no_folder_of_this_machine(it: Built) -> Iterator[str]:
 
 @rule
 def keeps_its_budget(it: Built) -> Iterator[str]:
-    facts = it.solution.metadata.xailab
-    if facts.seconds > 60:
-        yield f"runs {facts.seconds} s; at most 60"
-    if facts.peak_mb > 2048:
-        yield f"needs {facts.peak_mb} MB; at most 2048"
+    if it.run is None:
+        yield "it has not run: make notebooks"
+        return
+    if it.run.seconds > 60:
+        yield f"runs {it.run.seconds} s; at most 60"
+    if it.run.peak_mb > 2048:
+        yield f"needs {it.run.peak_mb} MB; at most 2048"
 
 
 @rule
@@ -250,3 +261,95 @@ def leaves_the_learners_copy_clean(it: Built) -> Iterator[str]:
     for cell in it.learner.cells:
         if cell.cell_type == "code" and (cell.outputs or cell.execution_count):
             yield f"the learner's copy has an output: {cell.source[:80]}"
+
+
+# ---- core and deeper: lessons of the new form ----------------------------------------------------
+
+
+def new_form(function: Rule) -> Rule:
+    """Enter a rule that holds for lessons with core and deeper sections."""
+
+    def held(it: Built) -> Iterator[str]:
+        if it.lesson.entry.form == "new":
+            yield from function(it)
+
+    held.__name__ = function.__name__
+    return rule(held)
+
+
+@new_form
+def can_be_finished(it: Built) -> Iterator[str]:
+    core, deeper = it.lesson.core_minutes, it.lesson.deeper_minutes
+    if core > 45:
+        yield f"the core takes {core} minutes; at most 45"
+    if core + deeper > 100:
+        yield f"core and deeper sections take {core + deeper} minutes; at most 100"
+
+
+@new_form
+def lets_the_learner_build(it: Built) -> Iterator[str]:
+    code = [source for section in it.core for source in section.code]
+    written, given = sum(map(written_lines, code)), sum(map(given_lines, code))
+    if written < 0.15 * (written + given):
+        yield f"the learner writes {written} of {written + given} lines of the core, under 15 %"
+    waiting = 0
+    for section in it.core:
+        for source in section.code:
+            waiting = 0 if stubs.answers(source) else waiting + 1
+            if waiting == 9:
+                yield f"nine given cells in a row, up to {it.lesson.where(source)}; at most eight"
+    before = list(takewhile(lambda cell: "### BEGIN SOLUTION" not in cell.source, it.lesson.cells))
+    if (wait := minutes(before)) > 10:
+        yield f"the first answer comes after {wait:.0f} minutes; at most 10"
+
+
+@new_form
+def needs_nothing_from_deeper_sections(it: Built) -> Iterator[str]:
+    names = [names_of(section.code) for section in it.lesson.sections]
+    for section, its in zip(it.lesson.sections, names, strict=True):
+        if not section.deeper:
+            continue
+        own = its.bound.keys() - {name for each in names if each is not its for name in each.bound}
+        for other, theirs in zip(it.lesson.sections, names, strict=True):
+            if theirs is not its and (used := own & theirs.wanted):
+                yield f"{other.heading!r} uses {sorted(used)} of {section.heading!r}"
+
+
+@new_form
+def gives_a_name_one_meaning(it: Built) -> Iterator[str]:
+    """Running a section again after a later one gives the same."""
+    homes: dict[str, dict[str, str]] = {}  # name -> heading -> how it is bound there
+    for section in it.lesson.sections:
+        for name, how in names_of(section.code).bound.items():
+            if how != "loop" and not name.startswith("_"):
+                homes.setdefault(name, {})[section.heading] = how
+    for name, places in homes.items():
+        same_import = len(set(places.values())) == 1 and next(iter(places.values())) != "other"
+        if len(places) > 1 and not same_import:
+            yield f"{name!r} is bound in {' and in '.join(map(repr, places))}"
+
+
+@new_form
+def tags_deeper_sections(it: Built) -> Iterator[str]:
+    seen = False
+    for section in it.lesson.sections:
+        named = section.heading.startswith("## Deeper: ")
+        if named != section.deeper:
+            yield f"{section.heading!r}: 'Deeper: ' and tags=[\"deeper\"] go together"
+        if seen and re.match(r"## \d", section.heading):
+            yield f"{section.heading!r} stands behind a deeper section"
+        seen = seen or section.deeper
+
+
+@new_form
+def says_pictures_in_few_words(it: Built) -> Iterator[str]:
+    for output in it.outputs:
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+        if (count := len(alt.split())) > 60:
+            yield f"a picture is said in {count} words, at most 60: {alt[:60]} ..."
+
+
+@new_form
+def names_no_numbers_of_lessons(it: Built) -> Iterator[str]:
+    for found in re.findall(r"\b[Ll]essons? \d+", it.lesson.source):
+        yield f"says {found!r}: write [[name]]"

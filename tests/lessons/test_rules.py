@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tomllib
 from dataclasses import replace
 
 import nbformat
@@ -9,11 +10,13 @@ import pytest
 from nbformat import v4
 
 from tests.lessons.rules import RULES, Built
+from xailab.core.curriculum import Curriculum
 from xailab.course.lesson import Lesson
 from xailab.course.registry import Exercise, Question
+from xailab.course.runs import Run
 
 GOOD = '''# %% [markdown]
-# # 01. Demo: why?
+# # Demo: why?
 #
 # **Question:** Why?
 #
@@ -23,9 +26,9 @@ GOOD = '''# %% [markdown]
 # - compute it
 # - doubt it
 #
-# **You need:** [06](06_saliency.ipynb)
+# **You need:** [[saliency]]
 #
-# **Time:** 30 minutes · **Difficulty:** 1 of 5
+# **Time:** [[time]] · **Difficulty:** 1 of 5
 
 # %%
 import numpy as np
@@ -88,7 +91,19 @@ quiz("demo.q")
 # - A. Author (2017). A paper.
 '''
 KINDS = {"demo.softmax": "code", "demo.share": "predict", "demo.why": "criticize"}
-EXERCISES = tuple(Exercise(id, kind, 1, 1, 1, (), print) for id, kind in KINDS.items())
+POINTS = dict.fromkeys(("a", "b", "c", "d"), "It is so.")
+FREE = {"model": "It is flat.", "rubric": POINTS}
+EXERCISES = tuple(
+    Exercise(id, kind, 1, 1, 1, (), print, **(FREE if kind == "criticize" else {}))
+    for id, kind in KINDS.items()
+)
+TABLE = """[[parts]]
+title = "All"
+lessons = [
+    { name = "saliency", title = "Saliency", needs = [] },
+    { name = "demo", title = "Demo", needs = ["saliency"]FORM },
+]
+"""
 QUESTIONS = (Question("demo.q", "Which?", {"a": "No.", "b": "Yes."}, "b"),)
 LARGE = base64.b64encode(b"x" * 60_000).decode()
 PNG = base64.b64encode(b"x" * 1000).decode()
@@ -99,14 +114,17 @@ def picture(png=PNG, metadata=ALT):
     return v4.new_output("display_data", {"image/png": png}, metadata=metadata)
 
 
-def built(source=GOOD, outputs=(), **changes):
-    lesson = Lesson("01_demo", source)
+def course(form):
+    return Curriculum._checked(tomllib.loads(TABLE.replace("FORM", form)))
+
+
+def built(source=GOOD, outputs=(), form="", **changes):
+    lesson = Lesson("demo", source, course(form))
     solution = lesson.solution()
-    solution.metadata.xailab.update({"seconds": 3.0, "peak_mb": 300})
     solution.cells[1].outputs = [picture(), *outputs]
     facts = {"exercises": EXERCISES, "questions": QUESTIONS, "exercises_belong_to": "01_demo"}
-    names = frozenset({"01_demo", "06_saliency"})
-    return Built(lesson, lesson.learner(), solution, lessons=names, **(facts | changes))
+    facts["run"] = Run(seconds=3.0, peak_mb=300)
+    return Built(lesson, lesson.learner(), solution, **(facts | changes))
 
 
 def edited(old, new):
@@ -115,9 +133,22 @@ def edited(old, new):
 
 
 def measured(**facts):
-    it = built()
-    it.solution.metadata.xailab.update(facts)
-    return it
+    return built(run=Run(**{"seconds": 3.0, "peak_mb": 300, **facts}))
+
+
+def with_deeper(code, later="", close="", heading="## Deeper: more", tags=' tags=["deeper"]'):
+    """A lesson with a deeper section, and with code after it."""
+    text = f"# %% [markdown]{tags}\n# {heading}\n\n# %%\n{code}\n\n{later}"
+    closed = (
+        f"# %% [markdown]\n# ## Last\n\n# %%\n{close}\n\n# %% [markdown]\n# **You can now**"
+        if close
+        else CLOSE
+    )
+    return edited(CLOSE, f"{text}\n{closed}")
+
+
+def said(words):
+    return picture(metadata={"image/png": {"alt": "word " * words}})
 
 
 def drawn(*outputs):
@@ -140,11 +171,12 @@ ERROR = v4.new_output("error", ename="KeyError", evalue="", traceback=[])
 WARNING = v4.new_output("stream", name="stderr", text="UserWarning")
 LONG = "\n".join(f"x{i} = {i}" for i in range(25))
 NINE = "\n\n".join("# %%\n" + "\n".join(f"y{i} = {i}" for i in range(9)) for _ in range(20))
+CLOSE = "# %% [markdown]\n# **You can now**"
+ANOTHER = '# %% [markdown] tags=["deeper"]\n# ## Deeper: other\n\n# %%\n{}\n'
 BAD = {
     "opens_with_its_facts": [
-        (edited("# # 01. Demo: why?", "# Demo"), "no title"),
+        (edited("# # Demo: why?", "# Demo"), "no title"),
         (edited("# **Question:** Why?", "#"), "lacks `\\*\\*Question"),
-        (edited("30 minutes", "soon"), "lacks `\\*\\*Time"),
         (edited("**You need:**", "See"), "lacks \\*\\*You need"),
         (edited("**Difficulty:**", "Hard"), "lacks \\*\\*Difficulty"),
     ],
@@ -204,7 +236,7 @@ BAD = {
         (edited('quiz("demo.q")', 'quiz("demo.q")\nplot(plt.cm.hsv)'), "map hsv"),
     ],
     "links_to_lessons_that_exist": [
-        (edited("(06_saliency.ipynb)", "(07_x.ipynb#top)"), "07_x.ipynb"),
+        (edited("[[saliency]]", "[[saliency]] [x](07_x.ipynb#top)"), "07_x.ipynb"),
     ],
     "runs_without_errors_and_warnings": [
         (built(outputs=[ERROR]), "ends in KeyError"),
@@ -220,9 +252,50 @@ BAD = {
     "keeps_its_budget": [
         (measured(seconds=61.0), "runs 61.0 s"),
         (measured(peak_mb=2049), "needs 2049 MB"),
+        (built(run=None), "has not run"),
     ],
     "leaves_the_learners_copy_clean": [
         (with_learner_output(), "has an output"),
+    ],
+    "can_be_finished": [
+        (
+            edited("# ## 1. Idea", "# ## 1. Idea\n#\n# " + "word " * 8100),
+            "the core takes 47 minutes",
+        ),
+        (with_deeper("x0 = 1\n" * 1000), "core and deeper sections take 103 minutes"),
+    ],
+    "lets_the_learner_build": [
+        (edited("# %%\nquiz", f"# %%\n{LONG}\n\n# %%\nquiz"), "2 of 36 lines"),
+        (edited(CLOSE, "# %%\nprint()\n\n" * 7 + CLOSE), "nine given cells in a row"),
+        (edited("# ## 1. Idea", "# ## 1. Idea\n#\n# " + "word " * 1900), "after 11 minutes"),
+    ],
+    "needs_nothing_from_deeper_sections": [
+        (with_deeper("extra = 1", close="print(extra)"), r"uses \['extra'\] of '## Deeper: more'"),
+        (with_deeper("import math", later=ANOTHER.format("math.pi")), r"uses \['math'\]"),
+        (with_deeper("extra = 1", close="def f():\n    return extra"), r"uses \['extra'\]"),
+    ],
+    "gives_a_name_one_meaning": [
+        (with_deeper("guess = 1"), "'guess' is bound in '## 2. Guess' and in '## Deeper: more'"),
+        (with_deeper("import pandas as np"), "'np' is bound in"),
+    ],
+    "tags_deeper_sections": [
+        (with_deeper("pass", tags=""), "go together"),
+        (with_deeper("pass", heading="## More"), "go together"),
+        (
+            with_deeper(
+                "pass",
+                later=ANOTHER.format("0")
+                .replace("## Deeper: other", "## 4. X")
+                .replace(' tags=["deeper"]', ""),
+            ),
+            "'## 4. X' stands behind a deeper section",
+        ),
+    ],
+    "says_pictures_in_few_words": [
+        (built(outputs=[said(61)]), "said in 61 words"),
+    ],
+    "names_no_numbers_of_lessons": [
+        (edited("It is not so.", "As lesson 7 shows."), "says 'lesson 7'"),
     ],
 }
 
@@ -230,6 +303,14 @@ BAD = {
 @pytest.mark.parametrize("name", RULES)
 def test_a_good_lesson_passes(name):
     assert list(RULES[name](built())) == []
+    own = "import numpy as np\nextra = np.zeros(3)\nfor i in extra: print(i)"
+    assert list(RULES[name](with_deeper(own, later=ANOTHER.format("other = 2")))) == []
+
+
+@pytest.mark.parametrize("bad", [case[0] for case in BAD["gives_a_name_one_meaning"]])
+def test_lessons_of_the_old_form_are_not_held_to_the_new_rules(bad):
+    old = replace(bad, lesson=replace(bad.lesson, course=course(', form = "old"')))
+    assert list(RULES["gives_a_name_one_meaning"](old)) == []
 
 
 @pytest.mark.parametrize(
@@ -249,7 +330,7 @@ def test_bullets_are_found_under_bold_lines_and_headings():
     assert built().bullets("You will be able to")[0] == "explain a map in words"
     assert built().bullets("Takeaways") == ["One.", "Two.", "Three."]
     numbered = replace(built(), solution=nbformat.from_dict(built().solution))
-    numbered.solution.cells[-1].source = "## 9. Takeaways\n\n1. One.\n2. Two.\n\nText.\n"
+    numbered.solution.cells[-2].source = "## 9. Takeaways\n\n1. One.\n2. Two.\n\nText.\n"
     assert numbered.bullets("Takeaways") == ["One.", "Two."]
 
 
