@@ -45,7 +45,8 @@ lint: check-ruff check-format check-types check-imports check-spelling ## the qu
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
 test: export XAILAB_PROGRESS = $(CURDIR)/build/progress.json # yours is not for tests to write
-test: data lint check-drift check-tests check-browser check-notebooks ## everything that CI runs
+test: export XAILAB_ALL = $(ALL)
+test: data lint check-drift check-tests check-browser check-notebooks ## everything that CI runs (ALL=1: notebooks that passed and reach nothing new, too)
 
 .PHONY: lock
 lock: ## take the newest versions of everything into constraints.txt (then: make test)
@@ -93,6 +94,7 @@ check-tests: $(DEV)
 	@.ci/timed $(PYTHON) -m pytest -q -n 2 --ignore tests/browser
 check-browser: $(DEV) # alone: a browser that waits for a busy core tells nothing about the lessons
 	@.ci/timed $(PYTHON) -m pytest -q tests/browser
+# A notebook that passed, and reaches nothing that has changed since, is left out.
 check-notebooks: $(DEV) # loadfile: the cells of a notebook belong to one process, in order
 	@.ci/timed $(PYTHON) -m pytest -q -n 2 --dist loadfile -p tests.lessons.kernels \
 	  --nbval-lax --nbval-current-env notebooks solutions
