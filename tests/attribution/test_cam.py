@@ -20,6 +20,7 @@ from xailab.attribution.cam import (
     guided_grad_cam,
     layer_cam,
     score_cam,
+    xgrad_cam,
 )
 from xailab.attribution.saliency import guided_backprop
 from xailab.core.company import trying
@@ -239,3 +240,10 @@ def test_score_cam_stretches_a_map_from_its_least_to_its_largest() -> None:
 def test_bad_inputs(method: Any, x: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         method(toy().eval(), x, 1, layer="conv2")
+
+
+def test_xgrad_cam_of_a_map_whose_sum_is_one() -> None:
+    """Weight 1/4 * 8 + 3/4 * 4 = 5 by the shares 1/4 and 3/4 themselves."""
+    net = nn.Sequential(nn.Identity(), nn.Flatten(), linear([[8.0, 4.0]]))
+    x = torch.tensor([[[[0.25, 0.75]]]])
+    assert xgrad_cam(net, x, 0, layer="0").flatten().tolist() == [1.25, 3.75]

@@ -545,13 +545,15 @@ def test_bad_penalties(alpha: float) -> None:
         lime_fit(SAMPLES, SCORES, np.ones(60), alpha)
 
 
-@pytest.mark.parametrize("counting", [1, 2, 3, 4])
-def test_copies_that_count_are_told_by_kish(counting: int) -> None:
-    """n equal weights beside nothing are n samples; fewer than half the parts do not do."""
+@pytest.mark.parametrize(
+    ("counting", "weights"), [(1, [0.7]), (2, [3, 3]), (3, [1, 1, 1]), (1, [1, 0.25]), (4, [1] * 4)]
+)
+def test_copies_that_count_are_told_by_kish(counting: int, weights: list[float]) -> None:
+    """n equal weights are n samples, 1 and 1/4 are 25/17; fewer than half the parts do not do."""
     samples = 1 - np.eye(8)
-    weights = np.where(np.arange(8) < counting, 0.7, 1e-12)
+    weighed = np.array(weights + [0.0] * (8 - len(weights)))
     if counting == 4:
-        _check_told_apart(samples, weights)
+        _check_told_apart(samples, weighed)
         return
     with pytest.raises(ValueError, match=f"about {counting} copies count, for 8 parts"):
-        _check_told_apart(samples, weights)
+        _check_told_apart(samples, weighed)

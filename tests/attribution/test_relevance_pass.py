@@ -23,14 +23,15 @@ from xailab.models import digit_vit, minilm, movie_head, pretrained, sms_transfo
 
 
 def test_a_loss_of_either_sign_is_told_by_its_size() -> None:
-    """Of two rows one got 2 too much and one half too little."""
-    score = torch.tensor([1.0, 1.0], dtype=torch.float64)
-    for relevance in ([3.0, 0.5], [-1.0, 1.5]):
+    """Of two rows one got 2 too much and one half too little, or the other way round."""
+    score = torch.tensor([1.0, -4.0], dtype=torch.float64)
+    for relevance in ([3.0, -4.5], [-1.0, -3.5]):
         found = _Found(torch.tensor(relevance)[:, None], score, {}, {})
         assert not found.whole
-        with pytest.raises(ValueError, match="miss the score by 2 of 1 "):
+        with pytest.raises(ValueError, match="miss the score by 2 of 4 "):
             _refuse_gap(found)
-    assert _Found(torch.tensor([[1.009], [0.991]]), score, {}, {}).whole
+    for relevance, whole in (([1.009, -4.039], True), ([1.0, -4.05], False), ([1.02, -4.0], False)):
+        assert _Found(torch.tensor(relevance)[:, None], score, {}, {}).whole is whole
 
 
 def conserved(model: nn.Module, x: Tensor, target: int, **options: Any) -> Balance:

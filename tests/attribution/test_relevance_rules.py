@@ -171,3 +171,12 @@ def test_where_zennit_explains_another_network() -> None:
     assert 1e-5 < ((found - relevance).abs().max() / found.abs().max()).item() < 1e-3
     told = relevance_balance(model, x, 3, rule="epsilon_plus")
     torch.testing.assert_close(told.score, model(x)[:, 3].detach())
+
+
+def test_bounds_are_those_of_every_row() -> None:
+    rows = torch.tensor([[0.5, 1.0], [2.0, -1.0], [1.0, 1.0]])
+    net = linear([[3.0, -2.0]])
+    for low, high in ((-1.0, 3.0), (torch.tensor([[-1.0, -2.0]]), torch.tensor([[3.0, 2.0]]))):
+        got = lrp(net, rows, 0, rule="zbox", low=low, high=high)
+        one = [lrp(net, row[None], 0, rule="zbox", low=low, high=high) for row in rows]
+        torch.testing.assert_close(got, torch.cat(one))

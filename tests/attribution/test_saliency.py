@@ -210,3 +210,11 @@ def test_a_relu_used_twice_is_guided_in_both_places() -> None:
     net = nn.Sequential(linear([[1.0], [-1.0]]), relu, linear([[-1.0, 2.0]]), relu, linear([[3.0]]))
     # x = -2: h = [0, 2], then 4: the score's signal 3 passes, [-3, 6] -> [0, 6], off the first
     assert guided_backprop(net, torch.tensor([[-2.0]]), 0).item() == -6.0
+
+
+def test_the_slope_at_a_corner_is_zero() -> None:
+    """PyTorch's slopes at 0 and at the cap of 6 are 0, with and without a guide."""
+    net = nn.Sequential(nn.Identity(), nn.ReLU6(), linear([[1.0, 1.0, 1.0]]))
+    x = torch.tensor([[0.0, 6.0, 3.0]])
+    assert guided_backprop(net, x, 0).tolist() == [[0.0, 0.0, 1.0]]
+    assert saliency(net, x, 0).tolist() == [[0.0, 0.0, 1.0]]

@@ -664,3 +664,10 @@ def test_trees_name_what_they_refuse(function: Any) -> None:
     for rows, error, words in refused:
         with pytest.raises(error, match=words):
             function(tree, rows)
+
+
+def test_a_forest_may_be_one_tree() -> None:
+    tree = DecisionTreeRegressor(random_state=0, max_depth=3).fit(X, Y)
+    forest = RandomForestRegressor(n_estimators=1, bootstrap=False, random_state=0, max_depth=3)
+    got = tree_shap(forest.fit(X, Y), X[:5])
+    np.testing.assert_allclose(got, tree_shap(tree, X[:5]), atol=1e-12)
