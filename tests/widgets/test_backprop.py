@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from xailab.foundations.backprop import MLP, softmax_cross_entropy
-from xailab.widgets.backprop import backprop_stepper, backprop_steps, explorer, step_picture
+from xailab.widgets.backprop import (
+    backprop_stepper,
+    backprop_steps,
+    descent_picture,
+    explorer,
+    step_picture,
+)
 
 X = [1.0, 2.0]
 
@@ -123,3 +129,24 @@ def test_bad_values_are_named(net, x, y, words):
 def test_a_network_too_large_to_draw():
     with pytest.raises(ValueError, match="1 to 12 nodes"):
         step_picture(MLP([2, 13, 2]), X, 0)
+
+
+def bowl(place):
+    return float((place**2).sum())
+
+
+def test_a_descent_is_drawn_where_it_goes_and_said():
+    path = [[2.0, 1.0], [1.0, 0.5], [0.5, 0.0]]
+    drawn = descent_picture(bowl, path, across=(-1, 3), up=(-1, 2), title="Down", names=("w", "v"))
+    ax = drawn.figure.axes[0]
+    assert np.array_equal(ax.lines[0].get_xydata(), path)
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-1, 3), (-1, 2))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("w", "v")
+    assert "from (2, 1), loss 5, in 2 steps to (0.5, 0), loss 0.25." in drawn.alt
+    assert len(drawn.alt.split()) <= 60
+
+
+@pytest.mark.parametrize("path", [[[1.0, 2.0]], [1.0, 2.0], [[1.0, 2.0, 3.0]] * 2])
+def test_a_descent_needs_a_path_in_a_plane(path):
+    with pytest.raises(ValueError, match=r"path must have shape \(K, 2\)"):
+        descent_picture(bowl, path, across=(0, 1), up=(0, 1), title="t", names=("w", "v"))

@@ -5,7 +5,7 @@ the screen is a line you can run.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from xailab import plots
 from xailab.foundations.backprop import MLP, Array, softmax_cross_entropy
-from xailab.plots.words import number
+from xailab.plots.pictures import new_figure, styled
+from xailab.plots.words import lead, number
 from xailab.widgets.show import Shown, explorer_of, labeled, show
 
 if TYPE_CHECKING:
@@ -74,6 +75,50 @@ def step_picture(net: MLP, x: Sequence[float], y: int, step: int | None = None) 
     if not 1 <= at <= len(steps):
         raise ValueError(f"step must lie in 1..{len(steps)}, got {step}")
     return _draw(steps[at - 1], at, len(steps))
+
+
+def descent_picture(
+    height: Callable[[Array], float],
+    path: Sequence[Sequence[float]],
+    *,
+    across: tuple[float, float],
+    up: tuple[float, float],
+    title: str,
+    names: tuple[str, str],
+) -> plots.Picture:
+    """Draw a loss over two numbers as a map with contour lines, and the steps of a descent on it.
+
+    Args:
+        height: the loss of (2,), the number across and the number up.
+        path: (K, 2) places, at least two; the first is the start.
+        across, up: the smallest and the largest number to draw, each way.
+        title: the finding.
+        names: of the two numbers.
+
+    Raises:
+        ValueError: a path of another shape.
+    """
+    places = np.asarray(path, dtype=np.float64)
+    if places.ndim != 2 or places.shape[1] != 2 or len(places) < 2:
+        raise ValueError(f"path must have shape (K, 2) with K of at least 2, got {places.shape}")
+    x, y = np.linspace(*across, 61), np.linspace(*up, 61)
+    z = np.array([[height(np.array([a, b])) for a in x] for b in y])
+    with styled():
+        figure = new_figure(5.6, 4.0, title)
+        ax = figure.subplots()
+        shades = ax.contourf(x, y, z, levels=16, cmap="viridis")
+        ax.contour(x, y, z, levels=16, colors="white", linewidths=0.4)
+        ax.plot(*places.T, "o-", color="white", markeredgecolor="black", markersize=5)
+        ax.annotate("start", places[0], (-6, -14), textcoords="offset points", color="white")
+        ax.set(xlabel=names[0], ylabel=names[1])
+        figure.colorbar(shades, ax=ax, label="loss")
+    ends = [", ".join(number(v) for v in place) for place in (places[0], places[-1])]
+    losses = [number(height(place)) for place in (places[0], places[-1])]
+    said = (
+        f"A map of the loss over {names[0]} and {names[1]}. The path goes from ({ends[0]}), loss "
+        f"{losses[0]}, in {len(places) - 1} steps to ({ends[1]}), loss {losses[1]}."
+    )
+    return plots.Picture(figure, lead(title) + said)
 
 
 def backprop_steps(net: MLP, x: Sequence[float], y: int) -> list[Step]:
