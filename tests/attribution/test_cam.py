@@ -8,7 +8,7 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
-from pytorch_grad_cam import GradCAMPlusPlus, LayerCAM, ScoreCAM
+from pytorch_grad_cam import GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -18,12 +18,11 @@ from xailab.attribution.cam import (
     grad_cam,
     grad_cam_plus_plus,
     guided_grad_cam,
+    hires_cam,
     layer_cam,
-    score_cam,
     xgrad_cam,
 )
 from xailab.attribution.saliency import guided_backprop
-from xailab.core.company import trying
 from xailab.models import digit_cnn
 
 A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 4.0], [0.0, 0.0]]]])  # (1, 2, 2, 2)
@@ -71,35 +70,6 @@ def test_layer_cam_by_hand() -> None:
     assert small(layer_cam) == [[1.0, 0.0], [0.0, 12.0]]
 
 
-def test_score_cam_by_hand() -> None:
-    # H1 = (A1 - 1) / 3, H2 = A2 / 4; the input is A itself, two channels both masked:
-    # f(A * H) = sum G * A * H
-    masks = torch.stack([(A[0, 0] - 1) / 3, A[0, 1] / 4])
-    scores = torch.stack([(G * A[0] * mask).sum() for mask in masks])
-    want = (scores.softmax(0)[:, None, None] * A[0]).sum(0)
-    got = score_cam(hand_net(), A, 0, layer="0", upsample=False)[0, 0]
-    torch.testing.assert_close(got, want)
-
-
-def test_score_cam_takes_constant_maps_once() -> None:
-    rows = []
-
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.maps, self.head = nn.Conv2d(1, 6, 1), linear([[1.0], [2.0]])
-            self.maps.weight.data.zero_()  # every map is constant zero
-            self.maps.bias.data.zero_()
-
-        def forward(self, x: Tensor) -> Tensor:
-            rows.append(0 if trying() else len(x))
-            return self.head(x.mean((1, 2, 3))[:, None] + 0 * self.maps(x).sum((1, 2, 3))[:, None])
-
-    heat = score_cam(Counts(), torch.rand(1, 1, 4, 4), 0, layer="maps")
-    assert sum(rows) == 2  # the picture itself, and one empty one for all six maps
-    assert not heat.any()
-
-
 def test_cam_mean_plus_bias_is_the_logit() -> None:
     model, x = digit_cnn().double(), torch.rand(3, 1, 28, 28, dtype=torch.float64)
     target = torch.tensor([7, 0, 4])
@@ -107,6 +77,30 @@ def test_cam_mean_plus_bias_is_the_logit() -> None:
     logits = model(x).gather(1, target[:, None])[:, 0]
     got = maps.mean((1, 2, 3)) + model.fc.bias[target]
     torch.testing.assert_close(got, logits, rtol=0, atol=1e-12)
+
+
+def test_hires_cam_by_hand() -> None:
+    assert small(hires_cam) == [[1.0, 0.0], [0.0, 12.0]]
+    assert small(hires_cam, relu=False) == [[1.0, -8.0], [0.0, 12.0]]
+
+
+def test_xgrad_cam_by_hand() -> None:
+    """w1 = (1 + 12) / 10, w2 = -8 / 4; of a map that sums to 0 the weight is 0."""
+    got = torch.tensor(small(xgrad_cam, relu=False))
+    torch.testing.assert_close(got, torch.tensor([[1.3, -5.4], [3.9, 5.2]]))
+    both = torch.tensor([[[[1.0, 2.0]], [[-3.0, 3.0]]]])
+    net = nn.Sequential(nn.Identity(), nn.Flatten(), linear([[1.0, 1.0, 5.0, 9.0]]))
+    assert xgrad_cam(net, both, 0, layer="0").flatten().tolist() == [1.0, 2.0]
+
+
+def test_both_add_up_to_the_score_of_a_linear_head() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).double()
+    x = inputs(dtype=torch.float64)
+    want = net(x)[:, 2] - net[3].bias[2]
+    for method in (hires_cam, xgrad_cam):
+        heat = method(net, x, 2, layer="1", relu=False, upsample=False)
+        torch.testing.assert_close(heat.sum((1, 2, 3)), want.detach())
 
 
 def test_grad_cam_equals_cam_where_both_exist() -> None:
@@ -205,8 +199,8 @@ def test_guided_grad_cam_equals_captum(digits: tuple[nn.Module, Tensor, Tensor])
     [
         (grad_cam_plus_plus, GradCAMPlusPlus, "relu3"),
         (layer_cam, LayerCAM, "relu3"),
-        # Theirs aligns corners when it stretches masks; relu1 is as large as the picture.
-        (score_cam, ScoreCAM, "relu1"),
+        (hires_cam, HiResCAM, "relu3"),
+        (xgrad_cam, XGradCAM, "relu3"),
     ],
 )
 def test_equal_pytorch_grad_cam(
@@ -224,19 +218,8 @@ def test_equal_pytorch_grad_cam(
     torch.testing.assert_close(scaled, torch.as_tensor(theirs), rtol=0, atol=1e-3)
 
 
-def test_score_cam_stretches_a_map_from_its_least_to_its_largest() -> None:
-    """All maps are above 0, and the scores so close that the weights tell the masks apart."""
-    maps = A + 1
-    masks = torch.stack([A[0, 0] - 1, A[0, 1]]) / torch.tensor([3.0, 4.0])[:, None, None]
-    scores = torch.stack([(0.1 * G * maps[0] * mask).sum() for mask in masks])
-    want = (scores.softmax(0)[:, None, None] * maps[0]).sum(0)
-    net = nn.Sequential(nn.Identity(), nn.Flatten(), linear([(0.1 * G).flatten().tolist()]))
-    got = score_cam(net, maps, 0, layer="0", upsample=False)[0, 0]
-    torch.testing.assert_close(got, want)
-
-
 @pytest.mark.parametrize(("x", "error", "words"), BAD_INPUTS)
-@pytest.mark.parametrize("method", [grad_cam, layer_cam, score_cam])
+@pytest.mark.parametrize("method", [grad_cam, layer_cam, hires_cam, xgrad_cam])
 def test_bad_inputs(method: Any, x: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         method(toy().eval(), x, 1, layer="conv2")
