@@ -110,7 +110,7 @@ def descent_picture(
         ax.contour(x, y, z, levels=16, colors="white", linewidths=0.4)
         ax.plot(*places.T, "o-", color="white", markeredgecolor="black", markersize=5)
         ax.annotate("start", places[0], (-6, -14), textcoords="offset points", color="white")
-        ax.set(xlabel=names[0], ylabel=names[1])
+        ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")  # right angles look right
         figure.colorbar(shades, ax=ax, label="loss")
     ends = [", ".join(number(v) for v in place) for place in (places[0], places[-1])]
     losses = [number(height(place)) for place in (places[0], places[-1])]
