@@ -134,6 +134,9 @@ def grad_cam(
         TypeError: `x` not a float tensor, `target` not an integer, `model` not an `nn.Module`.
         ValueError: NaN, no such layer, a layer without positions, target out of range.
 
+    Of a transformer the maps are of tokens, not of patches: behind several blocks the tokens have
+    read each other, and the evidence may lie in those of other patches. Deletion tells.
+
     Reference: Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra (2017), Grad-CAM: Visual
         Explanations from Deep Networks via Gradient-Based Localization.
     Elsewhere: captum `LayerGradCam` (no ReLU, no upsampling by default), pytorch-grad-cam.
