@@ -294,7 +294,6 @@ tensors = [torch.tensor(array, requires_grad=True) for array in parameters.value
 logits = tensors[2] @ torch.relu(tensors[0] @ torch.tensor(x) + tensors[1]) + tensors[3]
 by_torch = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, torch.tensor(y)), tensors)
 
-# %%
 for ours, ours_moved, theirs in zip([dW1, db1, dW2, db2], moved, by_torch):
     assert np.abs(ours - ours_moved).max() < 1e-6
     assert np.abs(ours - theirs.numpy()).max() < 1e-10
@@ -350,7 +349,6 @@ path = [np.array([W2[0, 1], W1[1, 1]])]
 for _ in range(5):
     path.append(path[-1] - 0.2 * numerical_gradient(loss_on_plane, path[-1]))
 
-# %%
 descent_picture(
     loss_on_plane,
     path,
