@@ -7,7 +7,7 @@ time, so that between two slices other cells run and the Stop button is heard.
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from time import perf_counter
@@ -24,6 +24,8 @@ from xailab.core.scores import gradients_on
 from xailab.data.toy2d import PLANES, plane
 from xailab.foundations.gradient_flow import ACTIVATIONS, deep_mlp, gradient_norms
 from xailab.models.loop import batches, class_loss, order, run_epoch
+from xailab.plots.pictures import CYCLE, MUTED, new_figure, styled
+from xailab.plots.words import lead
 from xailab.widgets.show import announced, frame, show
 
 if TYPE_CHECKING:
@@ -86,6 +88,39 @@ def playground(
     settings = Settings(data, noise, depth, width, activation, residual, learning_rate, seed)
     _check(settings)
     show(explorer(settings), trained_picture(settings, epochs))
+
+
+def activation_picture(names: Sequence[str], *, title: str) -> plots.Picture:
+    """Draw activation functions (above) and their derivatives (below), a column for each.
+
+    Derivatives that jump are drawn with a gap, not with a slope that is not there.
+
+    Raises:
+        ValueError: no name, or one that `deep_mlp` does not know.
+    """
+    if not names or any(name not in ACTIVATIONS for name in names):
+        raise ValueError(f"names must be some of {list(ACTIVATIONS)}, got {list(names)}")
+    z = torch.linspace(-4, 4, 800, dtype=torch.float64).requires_grad_()  # 0 is not among them
+    with styled():
+        figure = new_figure(1.5 * len(names) + 0.6, 3.6, title)
+        axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+        for (upper, lower), name in zip(axes.T, names, strict=True):
+            a = ACTIVATIONS[name]()(z)
+            (slope,) = torch.autograd.grad(a.sum(), z)
+            jumps = slope.diff().abs() > 0.5
+            slope[1:][jumps] = torch.nan
+            upper.plot(z.detach(), a.detach(), color=CYCLE[0])
+            lower.plot(z.detach(), slope, color=CYCLE[1])
+            upper.set(title=name.replace("_", " "), ylim=(-1.2, 2.2))
+            lower.set(xlabel="z", ylim=(-0.2, 1.25), xticks=(-4, 0, 4))
+        for ax in axes.flat:
+            ax.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
+        axes[0, 0].set_ylabel("activation")
+        axes[1, 0].set_ylabel("derivative")
+    said = ", ".join(name.replace("_", " ") for name in names)
+    return plots.Picture(
+        figure, f"{lead(title)}Above {said} from -4 to 4, below their derivatives."
+    )
 
 
 def _check(settings: Settings) -> None:

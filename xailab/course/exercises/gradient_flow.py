@@ -10,6 +10,7 @@ from xailab.course import (
     criticize,
     exercise,
     expect_close,
+    expect_finite,
     expect_number,
     expect_shape,
     expect_share,
@@ -24,22 +25,24 @@ if TYPE_CHECKING:
     "gradient_flow.chain",
     kind="code",
     points=2,
-    minutes=6,
+    minutes=4,
     difficulty=1,
     hints=(
         "Go through the chain from x upward, and keep two numbers: h, and the product so far.",
-        "At each layer h becomes tanh(w * h); its slope is w * (1 - h**2) with the new h.",
+        "At each layer h becomes tanh(w * h); its derivative is w * (1 - h**2) with the new h.",
         "h, product = x, 1.0; for w in weights: h = np.tanh(w * h); product *= ...",
     ),
 )
 def chain(answer: Any) -> None:
     """One layer, then three with unlike weights, then none, then a long one."""
     for weights, x in (([2.0], 0.3), ([0.5, -2.0, 1.5], 0.7)):
-        what = f"the slope of the chain with weights {weights} at x = {x}"
+        what = f"the derivative of the chain with weights {weights} at x = {x}"
         expect_close(answer(weights, x), _slope(weights, x), what, known=_chain_slips(weights, x))
-    expect_close(answer([], 0.7), 1.0, "the slope of a chain without layers")
+    expect_close(answer([], 0.7), 1.0, "the derivative of a chain without layers")
     long = [1.1] * 30
-    expect_close(answer(long, 0.2), _slope(long, 0.2), "the slope of 30 layers with weights 1.1")
+    expect_close(
+        answer(long, 0.2), _slope(long, 0.2), "the derivative of 30 layers with weights 1.1"
+    )
 
 
 def _states(weights: Sequence[float], x: float) -> list[tuple[float, float, float]]:
@@ -60,28 +63,30 @@ def _chain_slips(weights: Sequence[float], x: float) -> dict[str, float]:
     states = _states(weights, x)
     inputs = [x, *(h for _, _, h in states)]
     return {
-        "the weights are missing: the slope of tanh(w h) by h is w (1 - tanh(w h)^2).": float(
+        "the weights are missing: the derivative of tanh(w h) by h is w (1 - tanh(w h)^2).": float(
             np.prod([1 - h**2 for _, _, h in states])
         ),
-        "only the weights are multiplied: the slopes 1 - h^2 are missing.": float(np.prod(weights)),
-        "slopes along a chain multiply; these were added.": float(
+        "only the weights are multiplied: the derivatives 1 - h^2 are missing.": float(
+            np.prod(weights)
+        ),
+        "derivatives along a chain multiply; these were added.": float(
             np.sum([w * (1 - h**2) for w, _, h in states])
         ),
-        "1 - h^2 was taken with the h that comes in; the slope belongs to what goes out.": float(
+        "1 - h^2 was taken with the h that comes in; the derivative belongs to what goes out.": float(
             np.prod([w * (1 - h**2) for (w, _, _), h in zip(states, inputs, strict=False)])
         ),
         "1 - z^2 was taken: put tanh(z) there, not z.": float(
             np.prod([w * (1 - z**2) for w, z, _ in states])
         ),
-        "that is the value at the end of the chain, not its slope.": states[-1][2],
-        "that is the slope of the last layer alone.": states[-1][0] * (1 - states[-1][2] ** 2),
-        "that is the slope of the first layer alone: does return stand inside the loop?": (
+        "that is the value at the end of the chain, not its derivative.": states[-1][2],
+        "that is the derivative of the last layer alone.": states[-1][0] * (1 - states[-1][2] ** 2),
+        "that is the derivative of the first layer alone: does return stand inside the loop?": (
             states[0][0] * (1 - states[0][2] ** 2)
         ),
         "every layer was given x; from the second on, the h of the layer before comes in.": float(
             np.prod([w * (1 - np.tanh(w * x) ** 2) for w, _, _ in states])
         ),
-        "1 - h was taken; the slope of tanh is 1 - h^2.": float(
+        "1 - h was taken; the derivative of tanh is 1 - h^2.": float(
             np.prod([w * (1 - h) for w, _, h in states])
         ),
         "tanh was taken of h; the weight belongs inside: tanh(w h).": float(
@@ -92,13 +97,74 @@ def _chain_slips(weights: Sequence[float], x: float) -> dict[str, float]:
         "the weights are taken from the last to the first; w_1 comes first.": _slope(
             list(weights)[::-1], x
         ),
-        "the slope of a sigmoid, h (1 - h), was taken; that of tanh is 1 - h^2.": float(
+        "the derivative of a sigmoid, h (1 - h), was taken; that of tanh is 1 - h^2.": float(
             np.prod([w * h * (1 - h) for w, _, h in states])
         ),
     }
 
 
-@exercise("gradient_flow.powers", kind="predict", points=1, minutes=2)
+@exercise(
+    "gradient_flow.norms",
+    kind="code",
+    points=2,
+    minutes=4,
+    difficulty=2,
+    hints=(
+        "Three steps: the list of matrices, their gradients, the root of each sum of squares.",
+        "weights = [layer.linear.weight for layer in net[:-1]]; "
+        "grads = torch.autograd.grad(F.cross_entropy(net(x), y), weights)",
+        "return [grad.square().sum().sqrt().item() for grad in ...]",
+    ),
+)
+def norms(answer: Any) -> None:
+    """The norms of a network of three hidden layers, with nothing left behind."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from xailab.foundations.gradient_flow import deep_mlp
+
+    net = deep_mlp(3, 5, "tanh", n_inputs=4, n_outputs=3, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(6, 4, generator=generator), torch.tensor([0, 1, 2, 0, 1, 2])
+    weights = [layer.linear.weight for layer in net[:-1]]  # type: ignore[union-attr, index]
+    grads = torch.autograd.grad(cross_entropy(net(x), y), weights)  # type: ignore[arg-type]
+    want = torch.tensor([grad.norm().item() for grad in grads])
+    got = answer(net, x, y)
+    if any(parameter.grad is not None for parameter in net.parameters()):
+        raise Mistake(
+            ".backward() left a gradient in every parameter; torch.autograd.grad leaves nothing."
+        )
+    if not isinstance(got, list | tuple) and getattr(got, "ndim", 0) != 1:
+        raise Mistake(f"return a list with one number for each layer; {type(got).__name__} came.")
+    _expect_three(len(got))
+    found = torch.stack([torch.as_tensor(each).detach().float() for each in got])
+    if found.ndim > 1:
+        raise Mistake("return one number for each layer, not a whole array: its norm is asked for.")
+    of = {
+        "the root is missing: the norm is the root of the sum of squares.": want.square(),
+        "the absolute values were added: that is another norm; square, sum, root.": torch.stack(
+            [grad.abs().sum() for grad in grads]
+        ),
+        "the mean of the squares was taken; the norm needs their sum.": torch.stack(
+            [grad.square().mean().sqrt() for grad in grads]
+        ),
+        "these are the norms of the weights, not of their gradients.": torch.stack(
+            [weight.detach().norm() for weight in weights]  # type: ignore[union-attr, operator]
+        ),
+        "the order is reversed: layer 1 first.": want.flip(0),
+        "the loss was summed over the rows; F.cross_entropy takes their mean.": want * len(x),
+    }
+    expect_close(found, want, "the norms of three layers", rtol=1e-4, known=of)
+
+
+def _expect_three(count: int) -> None:
+    if count == 4:
+        raise Mistake("four numbers came for three hidden layers: net[:-1] leaves out the head.")
+    if count != 3:
+        raise Mistake(f"{count} numbers came for a network of three hidden layers.")
+
+
+@exercise("gradient_flow.powers", kind="predict", points=1, minutes=1)
 def powers(guess: Any) -> None:
     """A number of powers of ten."""
     if isinstance(guess, float) and 0 < guess < 0.5:
@@ -107,10 +173,152 @@ def powers(guess: Any) -> None:
 
 
 @exercise(
+    "gradient_flow.kaiming",
+    kind="code",
+    points=1,
+    minutes=3,
+    difficulty=1,
+    hints=(
+        "For which v is one half times n times v equal to 1? Which of the two sizes is n?",
+        "A unit adds up n_in products, so v = 2 / n_in.",
+        "return torch.randn(n_out, n_in) * ... , the root of the variance.",
+    ),
+)
+def kaiming(answer: Any) -> None:
+    """The standard deviation of a wide and a narrow layer, within what chance allows."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for n_out, n_in in ((300, 200), (100, 800)):
+            weights = answer(n_out, n_in)
+            if weights is None:
+                raise Mistake("nothing came back: return the weights.")
+            expect_shape(weights, (n_out, n_in), "the weights")
+            _expect_spread(float(weights.mean()), float(weights.std()), n_out, n_in)
+
+
+def _expect_spread(mean: float, spread: float, n_out: int, n_in: int) -> None:
+    """Name what gives the standard deviation that came; chance moves it by half a percent."""
+    right = (2 / n_in) ** 0.5
+    if abs(mean) > 0.05 * right and abs(mean) > 0.05 * spread:
+        raise Mistake("the weights are not drawn around 0: use torch.randn, not torch.rand.")
+    known = {
+        "it was multiplied by the variance; multiply by its root.": 2 / n_in,
+        "n is the number of products that a unit adds up: n_in, not n_out.": (2 / n_out) ** 0.5,
+        "variance 1/n keeps the scale without a ReLU; the ReLU takes half away.": n_in**-0.5,
+        "that is the variance 1/(3n) of nn.Linear.": (3 * n_in) ** -0.5,
+        "it was divided by the standard deviation; multiply by it.": (n_in / 2) ** 0.5,
+        "the variance is still 1: multiply by the root of 2 / n_in.": 1.0,
+    }
+    if abs(spread / right - 1) > 0.03:
+        for reason, slip in known.items():
+            if abs(spread / slip - 1) < 0.03:
+                raise Mistake(reason)
+        raise Mistake(
+            f"for n_out = {n_out} and n_in = {n_in}, the standard deviation is {spread:.3g}, "
+            f"not {right:.3g}."
+        )
+
+
+@exercise(
+    "gradient_flow.layer_norm",
+    kind="code",
+    points=1,
+    minutes=3,
+    difficulty=1,
+    hints=(
+        "Mean and variance of each row: over which dim do you take them?",
+        "z.mean(dim=1, keepdim=True) is (rows, 1) and can be subtracted from z.",
+        "return (z - mean) / (z.var(dim=1, unbiased=False, keepdim=True) + 1e-5).sqrt()",
+    ),
+)
+def layer_norm(answer: Any) -> None:
+    """Rows of unlike scale; then a row that is constant."""
+    import torch
+
+    z = torch.tensor([[1.0, 2.0, 6.0], [30.0, -10.0, 10.0], [0.0, 0.5, -1.0], [4.0, 4.5, 3.0]])
+    given = z.clone()
+    rows = _normed(z, 1)
+    known = {
+        "each column was normalized: that is batch norm. Take mean and variance over dim 1.": (
+            _normed(z, 0)
+        ),
+        "the whole table was normalized at once; each row has a mean and a variance of its own.": (
+            (z - z.mean()) / z.std(unbiased=False)
+        ),
+        "the root is missing: divide by the standard deviation, not by the variance.": (
+            (z - z.mean(1, keepdim=True)) / (z.var(1, unbiased=False, keepdim=True) + 1e-5)
+        ),
+        "the variance was divided by units - 1: unbiased=False divides by their number.": (
+            (z - z.mean(1, keepdim=True)) / (z.var(1, keepdim=True) + 1e-5).sqrt()
+        ),
+        "the mean was not subtracted.": z / (z.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt(),
+        "it was not divided by the standard deviation.": z - z.mean(1, keepdim=True),
+    }
+    expect_close(answer(z), rows, "four rows, normalized", rtol=1e-4, known=known)
+    if not torch.equal(z, given):
+        raise Mistake("right, but your function changes z; return a new tensor.")
+    flat = answer(torch.full((2, 3), 7.0))
+    reason = "0 / 0 is nan: add 1e-5 to the variance, inside the root."
+    expect_finite(flat, "a row whose units are all alike", reason)
+
+
+def _normed(z: "Tensor", dim: int) -> "Tensor":
+    variance = z.var(dim, unbiased=False, keepdim=True)
+    return (z - z.mean(dim, keepdim=True)) / (variance + 1e-5).sqrt()
+
+
+@exercise(
+    "gradient_flow.skips",
+    kind="code",
+    points=1,
+    minutes=2,
+    difficulty=1,
+    hints=(
+        "A loop over the branches; in each turn h becomes h plus what the branch makes of it.",
+        "Each branch gets the newest h, not the one that came in at the bottom.",
+        "for branch in branches: h = h + ...",
+    ),
+)
+def skips(answer: Any) -> None:
+    """Three unlike branches, then none; the input is left alone."""
+    import torch
+
+    branches = [lambda h: 2 * h, lambda h: h + 1, torch.sin]
+    h = torch.tensor([[1.0, -0.5]])
+    given = h.clone()
+    want, chain, shared = given.clone(), given.clone(), given.clone()
+    for branch in branches:
+        want = want + branch(want)
+        chain = branch(chain)
+        shared = shared + branch(given)
+    known = {
+        "that is the plain chain: the skips are missing, h + F(h).": chain,
+        "every branch was given the h from the bottom; give it the newest one.": shared,
+        "there is one skip around everything; each block has its own.": given + chain,
+        "only the first branch was used: does return stand inside the loop?": given * 3,
+        "nothing was added to h.": given,
+    }
+    expect_close(answer(h, branches), want, "h after three blocks", known=known)
+    if not torch.equal(h, given):
+        raise Mistake(
+            "right, but your function changes h in place: write h = h + ..., not h += ..."
+        )
+    expect_close(answer(h, []), given, "h after no block at all")
+
+
+@exercise("gradient_flow.flat", kind="predict", points=1, minutes=1)
+def flat(guess: Any) -> None:
+    """A share."""
+    expect_share(guess)
+
+
+@exercise(
     "gradient_flow.clip",
     kind="code",
     points=2,
-    minutes=8,
+    minutes=6,
     difficulty=2,
     hints=(
         "Think of all gradients as one long list of numbers: what is its length?",
@@ -222,13 +430,13 @@ def drop_one(guess: Any) -> None:
 criticize(
     "gradient_flow.report",
     points=3,
-    minutes=8,
+    minutes=6,
     difficulty=3,
     hints=(
         "There are three conclusions: stable, most important, can be removed. What was measured "
         "for each?",
         "What does the norm read after clipping to 1 if the loss explodes? What did the twin "
-        "networks of section 9 share?",
+        "networks of section 7 share?",
         "Norm before clipping and the loss; rescaled layers; remove a layer and measure accuracy; "
         "plain networks do not bear it.",
     ),
@@ -259,12 +467,12 @@ criticize(
 
 question(
     "gradient_flow.q_relu",
-    "A unit's ReLU is on for half of the rows, and its slope is 1 there. Why does the gradient of "
+    "A unit's ReLU is on for half of the rows, and its derivative is 1 there. Why does the gradient of "
     "30 such layers still vanish as PyTorch starts them?",
     choices={
-        "The slope of a ReLU is 0 at 0.": "At one single point; hardly any row hits it.",
+        "The derivative of a ReLU is 0 at 0.": "At one single point; hardly any row hits it.",
         "The weights are too small to make up for the halves that are off.": "Each layer "
-        "multiplies by slopes and weights: half of the mean square times 48 weights of variance "
+        "multiplies by derivatives and weights: half of the mean square times 48 weights of variance "
         "1/(3 * 48) leaves a sixth.",
         "The loss is too small.": "It is 2.3, the same as in networks that learn.",
     },
