@@ -462,12 +462,12 @@ quiz("gradient_flow.q_norm")
 # ## 8. Play
 #
 # Two classes of points in the plane, red squares and blue disks; the hollow ones are held out. Each small square is what
-# one unit says about the whole plane (red positive, blue negative). Tab moves between the controls, the arrow keys change
+# one unit says about the whole plane (red positive, blue negative). The lines between them are the weights, or their
+# gradients if you set *Edges show* to that: the wider, the larger. Tab moves between the controls, the arrow keys change
 # one, Space presses a button.
 #
 # 1. **Train**, wait, **Stop**. Which layer still shows straight lines?
-# 2. Ten layers, sigmoid, no skips. Compare the gradients of the first and the last layer, in the line above the picture.
-#    Train. Then tick *residual*.
+# 2. Ten layers, sigmoid, edges that show gradients. Where do the lines end? Train. Then tick *residual*.
 # 3. Three layers of ReLU, learning rate 10. A crossed-out square is a unit that is 0 everywhere: a **dead unit**.
 
 # %%

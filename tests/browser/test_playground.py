@@ -112,7 +112,7 @@ def test_run_again_leaves_only_the_new_one(page: Page) -> None:
 
 
 def test_every_control_is_reached_by_tab(page: Page) -> None:
-    """Seven controls, then three buttons, in the order in which they stand."""
+    """Eight controls, then three buttons, in the order in which they stand."""
     page.locator(".xailab-play-data .noUi-handle").focus()
     seen = []
     for _ in range(20):
@@ -122,5 +122,5 @@ def test_every_control_is_reached_by_tab(page: Page) -> None:
         seen += [name for name in here.split() if name.startswith("xailab-play-")]
         page.keyboard.press("Tab")
     order = list(dict.fromkeys(name.removeprefix("xailab-play-") for name in seen))
-    wanted = "data noise depth width activation residual learning-rate train stop reset"
+    wanted = "data noise depth width activation residual learning-rate edges train stop reset"
     assert order == wanted.split()

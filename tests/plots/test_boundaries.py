@@ -107,9 +107,43 @@ def test_no_hidden_layer_leaves_the_decision() -> None:
     assert page.size == (LARGE, TOP + LARGE)
 
 
+def between(page: Image.Image, unit: int, layer: int, room: int = 52) -> tuple[int, ...]:
+    """The color halfway between a unit and its neighbor in the next layer."""
+    x = layer * (CELL + room) + CELL + room // 2
+    return page.getpixel((x, TOP + unit * PITCH + CELL // 2))
+
+
+def test_edges_are_colored_by_sign_on_one_scale() -> None:
+    straight = [np.diag([2.0, -2.0]), np.diag([0.1, 1.0])]
+    page = drawn(edges=straight)
+    assert page.width == 2 * (CELL + 52) + CELL + 16 + LARGE
+    assert [kind(between(page, unit, 0)) for unit in (0, 1)] == ["red", "blue"]
+    assert between(page, 0, 1) == (255, 255, 255)  # 0.1 is under a seventh of 2
+    assert kind(between(page, 1, 1)) == "red"
+
+
+def test_a_strong_edge_is_wider_and_zeros_are_no_edges() -> None:
+    def width(page: Image.Image, unit: int) -> int:
+        x, y = CELL + 26, TOP + unit * PITCH + CELL // 2
+        return sum(kind(page.getpixel((x, y + i))) == "red" for i in range(-4, 5))
+
+    page = drawn(edges=[np.diag([1.0, 0.3]), np.zeros((2, 2))])
+    assert width(page, 0) > width(page, 1) > 0
+    none = drawn(edges=[np.zeros((2, 2))] * 2)
+    assert between(none, 0, 0) == between(none, 1, 1) == (255, 255, 255)
+
+
+def test_many_layers_get_little_room() -> None:
+    layers, edges = [np.ones((1, 2, 2))] * 6, [np.ones((1, 1))] * 5
+    page = plots.raster(halves(), layers, [[9.0, 9.0]], [1], extent=2.0, edges=edges)
+    assert page.width == 5 * (CELL + 26) + CELL + 16 + LARGE
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"edges": [np.ones((2, 2))]}, r"expected edges \[\(2, 2\), \(2, 2\)\], got"),
+        ({"edges": [np.ones((2, 3))] * 2}, "expected edges"),
         ({"decision": np.zeros(4)}, r"expected a decision .* got \(4,\)"),
         ({"layers": [np.zeros((3, 3))]}, r"maps \(units, s, s\)"),
         ({"extent": 0.0}, "extent must be positive"),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from xailab import widgets
+from xailab.models.loop import class_loss
 from xailab.plots.boundaries import LARGE
 from xailab.widgets import training
 from xailab.widgets.training import (
@@ -19,6 +20,7 @@ from xailab.widgets.training import (
     Player,
     Settings,
     Training,
+    activation_picture,
     explorer,
     playground,
     trained_picture,
@@ -40,6 +42,7 @@ class Parts:
         panel, row, self.status, self.image = box.children
         found = [control for column in panel.children for control in column.children]
         names = ["data", "noise", "depth", "width", "activation", "residual", "learning_rate"]
+        names.append("edges")
         self.controls = dict(zip(names, found, strict=True))
         self.train, self.stop, self.reset = row.children
 
@@ -132,6 +135,43 @@ def test_the_gradients_of_the_first_and_the_last_layer_are_said() -> None:
     assert said in Parts(explorer(Settings(depth=4))).status.value
 
 
+def test_edges_are_weights_or_their_gradients() -> None:
+    training = Training(Settings(depth=3, width=4, edges="weights"))
+    weights = [training.net[i].linear.weight for i in (1, 2)]
+    for line, weight in zip(training.lines() or [], weights, strict=True):
+        assert torch.equal(line, weight)
+    training.edges = "gradients"
+    loss = class_loss(training.net(training.X[:200]), training.y[:200])
+    for line, grad in zip(training.lines() or [], torch.autograd.grad(loss, weights), strict=True):
+        torch.testing.assert_close(line, grad)
+    assert all(parameter.grad is None for parameter in training.net.parameters())
+    training.edges = "none"
+    assert training.lines() is None
+    assert Training(Settings(depth=1, edges="gradients")).lines() == []
+
+
+def test_other_edges_go_on_with_the_same_network() -> None:
+    parts = Parts(explorer(Settings(depth=2, width=3)))
+    before = parts.image.value
+    parts.controls["edges"].value = "gradients"
+    assert parts.image.value != before
+    parts.controls["edges"].value = "weights"
+    assert parts.image.value == before
+
+
+def test_activations_stand_above_their_derivatives() -> None:
+    drawn = activation_picture(["sigmoid", "relu"], title="Two of them")
+    upper, lower = drawn.figure.axes[:2], drawn.figure.axes[2:]
+    assert [ax.get_title() for ax in upper] == ["sigmoid", "relu"]
+    assert upper[0].lines[0].get_ydata()[-1] == pytest.approx(1 / (1 + np.exp(-4)))
+    assert max(lower[0].lines[0].get_ydata()) == pytest.approx(0.25, abs=1e-4)
+    jump = lower[1].lines[0].get_ydata()
+    assert np.isnan(jump).sum() == 1  # a gap, not a slope
+    assert "sigmoid, relu from -4 to 4" in drawn.alt
+    with pytest.raises(ValueError, match="names must be some of"):
+        activation_picture(["swoosh"], title="t")
+
+
 def test_the_picture_says_what_it_shows() -> None:
     picture = trained_picture(Settings(data="xor", noise=0.0, depth=2), 30)
     assert picture.alt.startswith("The playground: xor with noise 0; 2 hidden layers of 6 tanh")
@@ -152,9 +192,10 @@ def test_controls_are_labeled_and_set() -> None:
         "Activation",
         "residual: a skip around each layer",
         "Learning rate",
+        "Edges show",
     ]
     values = [control.value for control in parts.controls.values()]
-    assert values == ["spirals", 0.2, 4, 8, "relu", True, 0.03]
+    assert values == ["spirals", 0.2, 4, 8, "relu", True, 0.03, "weights"]
     assert "role='status' aria-live='polite'" in parts.status.value
     assert epoch_of(parts) == 0
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from xailab.plots.words import lead, percent
 CELL = 36  # pixels of one neuron's map
 _GAP = 4
 _EDGE = "#cccccc"
+_ROOM, _LITTLE_ROOM, _FEW = 52, 26, 5  # pixels for lines between columns, if few or many
+_FAINT = 1 / 7  # lines below this share of the strongest are left out
 _PALE = 1.8  # scale of the decision: paler than the points on it, so that hollow ones look hollow
 
 
@@ -38,6 +41,7 @@ def raster(
     *,
     extent: float,
     held_out: Any = None,
+    edges: Sequence[Any] | None = None,
 ) -> Image.Image:
     """Compose the picture: a column of small maps for each layer, the decision with the points.
 
@@ -52,6 +56,9 @@ def raster(
         y: (N,) classes, 0 or 1.
         extent: the plane runs from -extent to extent both ways.
         held_out: (N,) True for points that were not trained on.
+        edges: a (units, units before) array for each hidden layer but the first, such as weights
+            or their gradients: lines between the maps, red or blue by sign, as wide as the number
+            is large, on one scale for all. Lines under a seventh of the strongest are left out.
 
     Raises:
         ValueError: NaN, shapes that do not fit, or an extent that is not positive.
@@ -59,12 +66,17 @@ def raster(
     plane, columns = _checked(decision, layers, extent)
     points, classes, hollow = _points(X, y, held_out)
     rows = max((len(maps) for maps in columns), default=0)
-    left = len(columns) * (CELL + _GAP) + (3 * _GAP if columns else 0)
+    lines = _lines(edges, columns)
+    room = _ROOM if len(columns) <= _FEW else _LITTLE_ROOM
+    pitch = CELL + (_GAP if edges is None else room)
+    left = (len(columns) - 1) * pitch + CELL + 4 * _GAP if columns else 0
     height = TOP + max(LARGE, rows * (CELL + _GAP) - _GAP)
     page = Image.new("RGB", (left + LARGE, height), "white")
     pen = ImageDraw.Draw(page)
+    for i, matrix in enumerate(lines):
+        _draw_lines(pen, matrix, (i * pitch + CELL, (i + 1) * pitch))
     for i, maps in enumerate(columns):
-        x = i * (CELL + _GAP)
+        x = i * pitch
         write(pen, (x, 2), f"layer {i + 1}" if i == 0 else f"{i + 1}")
         for j, values in enumerate(maps):
             _draw_neuron(page, pen, values, (x, TOP + j * (CELL + _GAP)))
@@ -83,17 +95,18 @@ def boundary(
     *,
     extent: float,
     held_out: Any = None,
+    edges: Sequence[Any] | None = None,
     title: str,
     alt: str | None = None,
 ) -> Picture:
     """Draw a network's decision in the plane and its neurons' maps; arguments as for `raster`.
 
     Args:
-        decision, layers, X, y, extent, held_out: as for `raster`.
+        decision, layers, X, y, extent, held_out, edges: as for `raster`.
         title: the finding.
         alt: the text alternative; without it the share of the plane of each class is named.
     """
-    page = raster(decision, layers, X, y, extent=extent, held_out=held_out)
+    page = raster(decision, layers, X, y, extent=extent, held_out=held_out, edges=edges)
     share = float((to_array(decision) > 0).mean())
     words = (
         f"{len(layers)} hidden layers with {', '.join(str(len(maps)) for maps in layers)} units; "
@@ -112,6 +125,27 @@ def _checked(decision: Any, layers: Sequence[Any], extent: float) -> tuple[Float
         )
     check_length("extent", extent)
     return plane, columns
+
+
+def _lines(edges: Sequence[Any] | None, columns: Sequence[Floats]) -> list[Floats]:
+    """Return the matrices of the lines, scaled so that the strongest of all is 1 or -1."""
+    lines = [to_array(matrix, f"edges[{i}]") for i, matrix in enumerate(edges or [])]
+    due = [(len(after), len(before)) for before, after in pairwise(columns)]
+    if edges is not None and [matrix.shape for matrix in lines] != due:
+        raise ValueError(f"expected edges {due}, got {[matrix.shape for matrix in lines]}")
+    top = max((float(np.abs(matrix).max()) for matrix in lines if matrix.size), default=0.0)
+    return [matrix / top if top else matrix for matrix in lines]
+
+
+def _draw_lines(pen: ImageDraw.ImageDraw, matrix: Floats, ends: tuple[int, int]) -> None:
+    """Draw lines from the units before to those after, weak ones first."""
+    for j, i in sorted(np.ndindex(*matrix.shape), key=lambda at: abs(matrix[at])):
+        share = float(matrix[j, i])
+        if abs(share) >= _FAINT:
+            heights = [TOP + unit * (CELL + _GAP) + CELL // 2 for unit in (i, j)]
+            color = POSITIVE if share > 0 else NEGATIVE
+            width = round(1 + 2 * abs(share))
+            pen.line((ends[0], heights[0], ends[1], heights[1]), fill=color, width=width)
 
 
 def _points(X: Any, y: Any, held_out: Any) -> tuple[Floats, Floats, Floats]:

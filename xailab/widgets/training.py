@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 EXTENT = 2.4  # the plane is drawn from -EXTENT to EXTENT
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+EDGES = ("none", "weights", "gradients")
 LAST_EPOCH = 3000  # a forgotten playground comes to rest
 _POINTS, _TRAIN, _BATCH = 300, 200, 25
 _FINE, _COARSE = 72, 36  # cells of the decision and of a neuron's map
@@ -51,6 +52,7 @@ class Settings:
     residual: bool = False
     learning_rate: float = 0.1
     seed: int = 0
+    edges: str = "weights"
 
 
 def playground(
@@ -63,6 +65,7 @@ def playground(
     residual: bool = False,
     learning_rate: float = 0.1,
     seed: int = 0,
+    edges: str = "weights",
     epochs: int = 100,
 ) -> None:
     """Show a network that learns points in the plane, with all that can be chosen about it.
@@ -80,12 +83,13 @@ def playground(
         residual: with a skip around every hidden layer but the first.
         learning_rate: one of 0.001, 0.003, 0.01, ..., 10.
         seed: of the points, the weights and the order of the points.
+        edges: what is drawn between the units: "none", "weights" or "gradients" of the weights.
         epochs: how long the network of the stand-in picture was trained.
 
     Raises:
         ValueError: a setting that the controls do not have.
     """
-    settings = Settings(data, noise, depth, width, activation, residual, learning_rate, seed)
+    settings = Settings(data, noise, depth, width, activation, residual, learning_rate, seed, edges)
     _check(settings)
     show(explorer(settings), trained_picture(settings, epochs))
 
@@ -124,7 +128,12 @@ def activation_picture(names: Sequence[str], *, title: str) -> plots.Picture:
 
 
 def _check(settings: Settings) -> None:
-    menus: dict[str, Any] = {"data": PLANES, "activation": ACTIVATIONS, "learning_rate": RATES}
+    menus: dict[str, Any] = {
+        "data": PLANES,
+        "activation": ACTIVATIONS,
+        "learning_rate": RATES,
+        "edges": EDGES,
+    }
     for name, choices in menus.items():
         if getattr(settings, name) not in choices:
             listed = ", ".join(map(str, choices))
@@ -147,6 +156,7 @@ class Training:
 
     Attributes:
         settings: what it was made with.
+        edges: what is drawn between the units, one of `EDGES`; may change at any time.
         net: a `deep_mlp` with two outputs.
         X, y: (300, 2) points and (300,) classes; the first 200 are trained on.
         epoch: how often all 200 were seen.
@@ -155,7 +165,7 @@ class Training:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.edges = settings, settings.edges
         points = plane(settings.data, _POINTS, noise=settings.noise, seed=settings.seed)
         self.X, self.y = torch.from_numpy(points.X), torch.from_numpy(points.y)
         self.net = deep_mlp(
@@ -210,13 +220,26 @@ class Training:
         layers = [kept[name].T.reshape(-1, _FINE, _FINE)[:, ::every, ::every] for name in names]
         return decision.nan_to_num(), [_finite(maps) for maps in layers]
 
+    def lines(self) -> list[Tensor] | None:
+        """Return weights or their gradients (units, units before), layer 2 first; None: no edges.
+
+        A gradient is that of the loss of all 200 points.
+        """
+        if self.edges == "none":
+            return None
+        weights = [block.linear.weight for block in list(self.net.children())[1:-1]]  # type: ignore[union-attr]
+        if self.edges == "gradients" and weights:
+            with gradients_on():
+                loss = class_loss(self.net(self.X[:_TRAIN]), self.y[:_TRAIN])
+                weights = list(torch.autograd.grad(loss, weights))  # type: ignore[arg-type]
+        return [_finite(weight.detach()) for weight in weights]  # type: ignore[operator]
+
     def png(self) -> bytes:
         """Return the picture as the widget shows it."""
         buffer = io.BytesIO()
         decision, layers = self.maps()
-        page = plots.raster(
-            decision, layers, self.X, self.y, extent=EXTENT, held_out=self._held_out()
-        )
+        look = {"extent": EXTENT, "held_out": self._held_out(), "edges": self.lines()}
+        page = plots.raster(decision, layers, self.X, self.y, **look)
         page.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
@@ -230,6 +253,7 @@ class Training:
             self.y,
             extent=EXTENT,
             held_out=self._held_out(),
+            edges=self.lines(),
             title=self.words(),
             alt=f"{self._setting_words()} Trained like this it reaches: {self.words()} "
             f"{self.gradient_words()} {self._area_words(decision)}",
@@ -268,8 +292,8 @@ class Training:
     def _area_words(self, decision: Tensor) -> str:
         share = (decision > 0).float().mean().item()
         return (
-            "A column of small maps for each layer, then the plane with its points: class 1 (red "
-            f"squares) is given {share:.0%} of it, class 0 (blue disks) the rest."
+            "A column of small maps for each layer, then the plane: class 1 (red squares) is given "
+            f"{share:.0%} of it, class 0 (blue disks) the rest."
         )
 
     def _held_out(self) -> Any:
@@ -415,8 +439,12 @@ def _connect(
         player.stop()
         player.reset(current())
 
-    for control in controls.values():
-        control.observe(lambda _: player.reset(current()), "value")
+    def redraw(_: Any) -> None:
+        player.training.edges = controls["edges"].value
+        player.on_news(player)
+
+    for name, control in controls.items():
+        control.observe(redraw if name == "edges" else lambda _: player.reset(current()), "value")
     buttons["train"].on_click(train)
     buttons["stop"].on_click(stop)
     buttons["reset"].on_click(reset)
@@ -439,6 +467,7 @@ def _controls(settings: Settings) -> "dict[str, Any]":
         "activation": SelectionSlider(options=list(ACTIVATIONS), description="Activation", **look),
         "residual": Checkbox(description="residual: a skip around each layer", **look),
         "learning_rate": SelectionSlider(options=rates, description="Learning rate", **look),
+        "edges": SelectionSlider(options=list(EDGES), description="Edges show", **look),
     }
     controls["residual"].layout = Layout(width="30em")
     for name, control in controls.items():

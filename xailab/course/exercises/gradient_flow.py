@@ -126,7 +126,7 @@ def norms(answer: Any) -> None:
     net = deep_mlp(3, 5, "tanh", n_inputs=4, n_outputs=3, seed=1)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(6, 4, generator=generator), torch.tensor([0, 1, 2, 0, 1, 2])
-    weights = [layer.linear.weight for layer in net[:-1]]  # type: ignore[union-attr, index]
+    weights = [layer.linear.weight for layer in net[:-1]]  # type: ignore[union-attr]
     grads = torch.autograd.grad(cross_entropy(net(x), y), weights)  # type: ignore[arg-type]
     want = torch.tensor([grad.norm().item() for grad in grads])
     got = answer(net, x, y)
@@ -149,7 +149,7 @@ def norms(answer: Any) -> None:
             [grad.square().mean().sqrt() for grad in grads]
         ),
         "these are the norms of the weights, not of their gradients.": torch.stack(
-            [weight.detach().norm() for weight in weights]  # type: ignore[union-attr, operator]
+            [weight.detach().norm() for weight in weights]  # type: ignore[operator]
         ),
         "the order is reversed: layer 1 first.": want.flip(0),
         "the loss was summed over the rows; F.cross_entropy takes their mean.": want * len(x),
