@@ -39,6 +39,11 @@ def test_minutes_are_words_lines_and_exercises(monkeypatch):
     assert sections.minutes(cells) == pytest.approx(1.5 + 0.5 + 4)
 
 
+def test_an_open_task_says_its_minutes_itself():
+    task = "### Your turn (open, 4 minutes)"
+    assert sections.minutes([text(task)]) == pytest.approx(4 + 6 / 180)
+
+
 def test_core_and_deeper_are_summed_apart_and_rounded_up():
     found = sections.split(CELLS)
     assert sections.total(found, deeper=True) == 1

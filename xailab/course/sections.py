@@ -16,6 +16,7 @@ WORDS_A_MINUTE = 180
 SECONDS_A_LINE = 6  # of given code
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^##? .*$", re.MULTILINE)
+_OPEN = re.compile(r"^### .*\(open, (\d+) minutes\)", re.MULTILINE)  # what nothing checks
 _EXERCISE = re.compile(r"^\s*(?:check|predict)\(\s*['\"]([\w.]+)['\"]", re.MULTILINE)
 
 
@@ -71,6 +72,8 @@ def minutes(cells: list[NotebookNode]) -> float:
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     lines = sum(given_lines(source) for source in code)
     exercises = sum(registry.minutes_of(id) for source in code for id in _EXERCISE.findall(source))
+    texts = (cell.source for cell in cells if cell.cell_type == "markdown")
+    exercises += sum(int(found) for text in texts for found in _OPEN.findall(text))
     return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60 + exercises
 
 

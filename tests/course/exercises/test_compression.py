@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from tests.course.exercises.answers import assert_accepted, assert_rejected, solution_of
 
@@ -68,6 +69,91 @@ def values(weight):
 )
 def test_prune_names_the_mistake(wrong, match):
     assert_rejected("compression.prune", wrong, match)
+
+
+# ---- compression.threshold -----------------------------------------------------------------------
+
+
+def by_topk(weights, amount):
+    flat = torch.cat([weight.flatten() for weight in weights]).abs()
+    count = round(amount * len(flat))
+    return float(flat.topk(count, largest=False).values.max()) if count else 0
+
+
+def test_threshold_takes_the_model_answer_and_another_way():
+    assert_accepted("compression.threshold", solution_of(LESSON, "threshold"))
+    assert_accepted("compression.threshold", by_topk)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda ws, a: threshold(ws, a, size=values), "sorts by value"),
+        (lambda ws, a: threshold(ws, a, shift=0), "the first size that stays"),
+        (lambda ws, a: threshold(ws, a, shift=-2), "too few"),
+        (lambda ws, a: a * max(w.abs().max() for w in ws), "share times the largest"),
+        (lambda ws, a: threshold(ws, 1 - a), "not the share that stays"),
+        (threshold, "an index of -1 is the last"),
+    ],
+)
+def test_threshold_names_the_mistake(wrong, match):
+    assert_rejected("compression.threshold", wrong, match)
+
+
+# ---- compression.steps ---------------------------------------------------------------------------
+
+
+def test_steps_take_the_model_answer_and_another_way():
+    assert_accepted("compression.steps", solution_of(LESSON, "steps_of"))
+    assert_accepted(
+        "compression.steps",
+        lambda w: torch.stack([(c.abs().max() or torch.tensor(1.0)) / 127 for c in w]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda w: w.abs().max() / 127, "one step for the whole tensor"),
+        (lambda w: w.abs().amax(0) / 127, "a step for each column"),
+        (lambda w: w.flatten(1).abs().amax(1) / 128, "not by 128"),
+        (lambda w: w.flatten(1).amax(1) / 127, "without its sign"),
+        (lambda w: w.flatten(1).abs().amax(1) / 255, "127 of them from 0"),
+        (lambda w: w.flatten(1).abs().amax(1) / 127, "a channel of zeros"),
+    ],
+)
+def test_steps_name_the_mistake(wrong, match):
+    assert_rejected("compression.steps", wrong, match)
+
+
+# ---- compression.ranks ---------------------------------------------------------------------------
+
+
+def by_scipy(a, b):
+    return spearmanr(a.flatten(), b.flatten()).statistic
+
+
+def correlated(a, b):
+    return torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1]
+
+
+def test_ranks_take_the_model_answer_and_another_way():
+    assert_accepted("compression.ranks", solution_of(LESSON, "rank_correlation"))
+    assert_accepted("compression.ranks", by_scipy)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (correlated, "rank both maps first"),
+        (lambda a, b: correlated(a.flatten().argsort(), b.flatten().argsort()), "argsort of that"),
+        (lambda a, b: by_scipy(a, a), "diagonal"),
+        (lambda a, b: by_scipy(a.abs(), b.abs()), "keeps its signs"),
+        (lambda a, b: abs(by_scipy(a, b)), "with its opposite"),
+    ],
+)
+def test_ranks_name_the_mistake(wrong, match):
+    assert_rejected("compression.ranks", wrong, match)
 
 
 # ---- compression.int8 ----------------------------------------------------------------------------

@@ -36,17 +36,53 @@ _PRUNED_WRONG = {  # what comes of 1, -20, 2, 50 and -3, 40, 30, -60 when 3 of t
 
 
 @exercise(
-    "compression.prune",
+    "compression.threshold",
     kind="code",
-    points=2,
-    minutes=8,
+    points=1,
+    minutes=3,
     difficulty=2,
     hints=(
         "Put the sizes of all weights of all tensors into one row and sort it. Where in that row "
         "does the share end?",
         "Of n sizes, round(amount * n) go. The last one of them is the threshold. What if none "
         "goes?",
-        "tau = sizes[count - 1]; return [weight * (weight.abs() > tau) for weight in weights]",
+        "sizes = torch.cat([weight.abs().flatten() for weight in weights]).sort().values; then "
+        "sizes[count - 1], or 0 where count is 0",
+    ),
+)
+def threshold(answer: Any) -> None:
+    """The largest size that goes, of all tensors together."""
+    import torch
+
+    weights = [
+        torch.tensor([[1.0, -20.0], [2.0, 50.0]]),
+        torch.tensor([-3.0, 40.0, 30.0, -60.0]),
+    ]
+    known = {
+        "this sorts by value; sort sizes, without their signs.": -3.0,
+        "this is the first size that stays; the threshold is the last one that goes.": 20.0,
+        "one weight too few would go.": 2.0,
+        "this is the share times the largest size; take the share of the weights.": 22.5,
+        "this is the threshold of the first tensor alone; put all tensors into one row.": 1.5,
+        "the amount is the share that goes, not the share that stays.": 30.0,
+    }
+    expect_close(answer(weights, 3 / 8), 3.0, "the threshold for 3 of 8 weights", known=known)
+    none = answer(weights, 0.0)
+    expect_close(none, 0.0, "the threshold where nothing is to go", known={
+        "an index of -1 is the last: where nothing is to go, return 0.": 60.0,
+    })  # fmt: skip
+
+
+@exercise(
+    "compression.prune",
+    kind="code",
+    points=1,
+    minutes=2,
+    difficulty=1,
+    hints=(
+        "`weight.abs() > tau` is a mask: true where the weight stays.",
+        "A number times a mask is the number or 0, and makes a new tensor.",
+        "return [weight * (weight.abs() > tau) for weight in weights]",
     ),
 )
 def prune(answer: Any) -> None:
@@ -82,25 +118,63 @@ def _row(tensors: Any) -> "Tensor":
     return torch.cat([tensor.detach().flatten().float() for tensor in tensors])
 
 
-@exercise("compression.bytes", kind="predict", points=1, minutes=2)
+@exercise("compression.bytes", kind="predict", points=1, minutes=1)
 def bytes_share(answer: Any) -> None:
     """A share."""
     expect_share(answer)
 
 
+_STEPS_WRONG = {
+    "one step for the whole tensor; each output channel (row) has its own.": 0.2,
+    "a step for each column; an output channel is a row.": [0.2, 12.5 / 127, 0.1 / 127],
+    "divide by 127, not by 128: the largest weight has to get a level that exists.": [
+        *(1.27 / 128, 25.4 / 128)
+    ],
+    "the largest size is without its sign: -25.4 is the largest of row 1.": [0.01, 12.5 / 127],
+    "255 steps from -max to max, but 127 of them from 0 to max.": [1.27 / 255, 25.4 / 255],
+}
+
+
 @exercise(
-    "compression.int8",
+    "compression.steps",
     kind="code",
-    points=3,
-    minutes=8,
-    difficulty=3,
+    points=1,
+    minutes=2,
+    difficulty=2,
     hints=(
         "The step of a channel is its largest size divided by 127. Along which axes do you take "
         "the largest?",
-        "weight.flatten(1) is (C, everything else). To divide by the steps, they need as many axes "
-        "as the weight: (C, 1) or (C, 1, 1, 1). And a channel of zeros must not be divided by 0.",
-        "steps = torch.where(largest > 0, largest, 1) / 127; levels = weight / "
-        "steps.reshape(-1, *[1] * (weight.ndim - 1)); return levels.round().to(torch.int8), steps",
+        "weight.flatten(1) is (C, everything else), whatever axes the weight has.",
+        "largest = weight.flatten(1).abs().amax(dim=1); "
+        "return torch.where(largest > 0, largest, 1) / 127",
+    ),
+)
+def steps(answer: Any) -> None:
+    """Of a linear layer by hand, of a channel of zeros, and of a convolution."""
+    import torch
+
+    weight = torch.tensor([[1.27, 0.308, -0.004], [-25.4, 12.5, 0.1]])
+    expect_close(answer(weight), [0.01, 0.2], "the steps", known=_STEPS_WRONG)
+    zeros = answer(torch.tensor([[0.0, 0.0], [1.27, 0.0]]))
+    expect_close(zeros, [1 / 127, 0.01], "the steps beside a channel of zeros", known={
+        "a channel of zeros has a step of 0, by which nothing can be divided: use 1/127.": [0, 0.01],
+    })  # fmt: skip
+    weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    want = weight.flatten(1).abs().amax(1) / 127
+    expect_close(answer(weight), want, "the steps of a convolution (right for a linear layer)")
+
+
+@exercise(
+    "compression.int8",
+    kind="code",
+    points=2,
+    minutes=3,
+    difficulty=2,
+    hints=(
+        "`steps_of` gives (C,). To divide by it, it needs as many axes as the weight.",
+        "steps.reshape(-1, 1) for a linear layer, steps.reshape(-1, 1, 1, 1) for a convolution.",
+        "levels = weight / steps.reshape(-1, *[1] * (weight.ndim - 1)); "
+        "return levels.round().to(torch.int8), steps",
     ),
 )
 def int8(answer: Any) -> None:
@@ -110,16 +184,7 @@ def int8(answer: Any) -> None:
     weight = torch.tensor([[1.27, 0.308, -0.004], [-25.4, 12.5, 0.1]])
     given = weight.clone()
     levels, steps = _two(answer(given))
-    known_steps = {
-        "one step for the whole tensor; each output channel (row) has its own.": 0.2,
-        "a step for each column; an output channel is a row.": [0.2, 12.5 / 127, 0.1 / 127],
-        "divide by 127, not by 128: the largest weight has to get a level that exists.": [
-            *(1.27 / 128, 25.4 / 128)
-        ],
-        "the largest size is without its sign: -25.4 is the largest of row 1.": [0.01, 12.5 / 127],
-        "255 steps from -max to max, but 127 of them from 0 to max.": [1.27 / 255, 25.4 / 255],
-    }
-    expect_close(steps.flatten(), [0.01, 0.2], "the steps", known=known_steps)
+    expect_close(steps.flatten(), [0.01, 0.2], "the steps", known=_STEPS_WRONG)
     known = {
         "these are cut off, not rounded: 30.8 steps are nearest to level 31.": [
             *([127, 30, 0], [-127, 62, 0])
@@ -168,7 +233,40 @@ def _check_zeros_and_convolution(answer: Any) -> None:
         raise Mistake("the levels of a convolution (5, 3, 3, 3) are off by more than half a step.")
 
 
-@exercise("compression.maps", kind="predict", points=1, minutes=2)
+_RANKS_WRONG = {
+    "this is the correlation of the values; rank both maps first.": 0.8829979797498272,
+    "one argsort gives which pixel comes first; the argsort of that gives the ranks.": -0.3,
+    "the table's diagonal is each map with itself: take the number beside it.": 1.0,
+    "this is the correlation of the sizes; a map keeps its signs.": 0.2,
+}
+
+
+@exercise(
+    "compression.ranks",
+    kind="code",
+    points=2,
+    minutes=4,
+    difficulty=2,
+    hints=(
+        "`a.flatten().argsort()` lists the pixels from the smallest up. What does the `argsort` of "
+        "that list say of each pixel?",
+        "Two rows of ranks, stacked, go into `torch.corrcoef`; it wants floating-point numbers.",
+        "ranks = [each.flatten().argsort().argsort().double() for each in (a, b)]; "
+        "torch.corrcoef(torch.stack(ranks))[0, 1]",
+    ),
+)
+def ranks(answer: Any) -> None:
+    """Five numbers by hand: the ranks differ by 1, 1, 0, 0, 2, so rho is 1 - 6 * 6 / (5 * 24)."""
+    import torch
+
+    a = torch.tensor([[5.0, -1.0, 30.0, -4.0, 9.0]])
+    b = torch.tensor([[2.0, -3.0, 80.0, -90.0, -7.0]])
+    expect_close(answer(a, b), 0.7, "the rank correlation of five numbers", known=_RANKS_WRONG)
+    expect_close(answer(a, -a), -1.0, "the rank correlation of a map with its opposite")
+    expect_close(answer(a.reshape(5, 1), b.reshape(5, 1)), 0.7, "rho of maps with two axes")
+
+
+@exercise("compression.maps", kind="predict", points=1, minutes=1)
 def maps(answer: Any) -> None:
     """A rank correlation."""
     expect_number(answer, -1, 1)
@@ -177,11 +275,11 @@ def maps(answer: Any) -> None:
 criticize(
     "compression.report",
     points=2,
-    minutes=8,
+    minutes=5,
     hints=(
         "Take the four claims one by one: unchanged, smaller, faster, more interpretable.",
-        "What does a zero cost on disk, and in time? Section 1 measured it.",
-        "What came back when the network was trained on, and what did not? Section 7.",
+        "What does a zero cost on disk? Section 1 measured it. And is it multiplied?",
+        "What came back when the network was fine-tuned, and what did not? Section 3.",
     ),
     model="""
     One point of accuracy says nothing about which answers changed or why: I would ask for
