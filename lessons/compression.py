@@ -91,8 +91,8 @@ plots.compare(
 # %% [markdown]
 # ## 1. Magnitude pruning: the smallest weights go
 #
-# A weight near zero adds next to nothing. So sort all weights of the network by size, signs aside, and
-# set the smallest to zero. This is **magnitude pruning**, and the share of zeros is the **sparsity**:
+# A weight near zero adds next to nothing. **Magnitude pruning** sorts all weights by size, signs aside, and
+# sets the smallest to zero; the share of zeros is the **sparsity**:
 #
 # $$w_i \leftarrow 0 \quad\text{where}\quad |w_i| \le \tau$$
 #
@@ -101,8 +101,8 @@ plots.compare(
 #
 # ### Exercise: the threshold (code, 3 minutes)
 #
-# One threshold serves all tensors. Of eight weights, a share of 3/8 loses the three smallest, and the
-# third of them is $\tau$. Where nothing is to go, return 0. (`hint("compression.threshold")` helps.)
+# One threshold serves all tensors. Of eight weights, a share of 3/8 loses the three smallest; the third of
+# them is $\tau$. (`hint("compression.threshold")` helps.)
 
 
 # %% tags=["exercise"]
@@ -323,8 +323,7 @@ plots.bars(
 )
 
 # %% [markdown]
-# The answers came back; the maps hardly did. The pruned network has found the answers again in another
-# way. So explain the network that you ship, not the one you had before.
+# The answers came back; the maps hardly did. So explain the network that you ship, not the one before.
 #
 # ## 4. When the measure lies
 #
