@@ -121,7 +121,7 @@ check("compression.threshold", threshold)
 # %% [markdown]
 # ### Exercise: prune (code, 2 minutes)
 #
-# Now the copies, with zeros. What you are given stays as it is.
+# Now the copies, with zeros.
 
 
 # %% tags=["exercise"]
@@ -399,7 +399,7 @@ plots.intervals(
 # %% [markdown]
 # Of the three smallest networks, each about a third of the original, one finds the mark as often as before
 # (int8), one less often (low rank), one more often (half of the channels). So size is not what decides.
-# This is one task and one network of each kind: score your own before you claim anything.
+# (One task, one network of each kind: score your own.)
 #
 # ### Your turn (open, 3 minutes)
 #
