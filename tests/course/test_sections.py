@@ -8,6 +8,7 @@ def text(source, *tags):
     return new_markdown_cell(source, metadata={"tags": list(tags)} if tags else {})
 
 
+CHECK = 'check("demo.f", f)'
 CELLS = [
     text("# Title"),
     new_code_cell("x = 1"),
@@ -39,9 +40,20 @@ def test_minutes_are_words_lines_and_exercises(monkeypatch):
     assert sections.minutes(cells) == pytest.approx(1.5 + 0.5 + 4)
 
 
-def test_an_open_task_says_its_minutes_itself():
-    task = "### Your turn (open, 4 minutes)"
-    assert sections.minutes([text(task)]) == pytest.approx(4 + 6 / 180)
+@pytest.mark.parametrize(
+    ("cells", "minutes"),
+    [
+        ([text("### Your photo (4 minutes)"), new_code_cell("")], 4),
+        ([text("### Your photo (open, 4 minutes)"), text("## Next")], 4),
+        ([text("## 2. A\n\nwords\n\n### Mine (1 minute)"), text("### Yours (2 minutes)")], 3),
+        ([text("### F (code, 4 minutes)"), new_code_cell("pass"), new_code_cell(CHECK)], 0),
+        ([text("### F (code, 4 minutes)"), new_code_cell(CHECK), text("### Mine (3 minutes)")], 3),
+        ([text("### Mine (3 minutes)"), text("### F"), new_code_cell(CHECK)], 3),
+        ([text("### A heading")], 0),
+    ],
+)
+def test_a_task_that_nothing_checks_says_its_minutes_itself(cells, minutes):
+    assert sections._open_minutes(cells) == minutes
 
 
 def test_core_and_deeper_are_summed_apart_and_rounded_up():

@@ -33,7 +33,8 @@ In `xailab/course/exercises/TOPIC.py`, for the lesson of this name:
 
 A check function gets the answer, returns None (or a remark to show) when it is right, and raises
 `Mistake("what is wrong, in words")` when not. `XAILAB_STRICT=1` turns a failed or missing answer
-into an error (solutions, grading); without it a notebook always runs on. No machine scores free text.
+into an error (solutions, grading); without it a notebook always runs on. No machine scores free
+text.
 
 Nothing here imports torch.
 '''

@@ -16,7 +16,7 @@ WORDS_A_MINUTE = 180
 SECONDS_A_LINE = 6  # of given code
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^##? .*$", re.MULTILINE)
-_OPEN = re.compile(r"^### .*\(open, (\d+) minutes\)", re.MULTILINE)  # what nothing checks
+_TASK = re.compile(r"^#+ .*?(?:\((?:.*, )?(\d+) minutes?\))?$", re.MULTILINE)  # any heading
 _EXERCISE = re.compile(r"^\s*(?:check|predict)\(\s*['\"]([\w.]+)['\"]", re.MULTILINE)
 
 
@@ -72,9 +72,19 @@ def minutes(cells: list[NotebookNode]) -> float:
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     lines = sum(given_lines(source) for source in code)
     exercises = sum(registry.minutes_of(id) for source in code for id in _EXERCISE.findall(source))
-    texts = (cell.source for cell in cells if cell.cell_type == "markdown")
-    exercises += sum(int(found) for text in texts for found in _OPEN.findall(text))
-    return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60 + exercises
+    return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60 + exercises + _open_minutes(cells)
+
+
+def _open_minutes(cells: list[NotebookNode]) -> int:
+    """Minutes in the headings of tasks that nothing checks: `### Your own photo (3 minutes)`."""
+    done, task = 0, 0  # `task`: minutes of the last heading, until a check is seen
+    for cell in cells:
+        if cell.cell_type == "code":
+            task = 0 if _EXERCISE.search(cell.source) else task
+            continue
+        for found in _TASK.findall(_FENCE.sub("", cell.source)):
+            done, task = done + task, int(found or 0)
+    return done + task
 
 
 def given_lines(source: str) -> int:
