@@ -353,3 +353,27 @@ def says_pictures_in_few_words(it: Built) -> Iterator[str]:
 def names_no_numbers_of_lessons(it: Built) -> Iterator[str]:
     for found in re.findall(r"\b[Ll]essons? \d+", it.lesson.source):
         yield f"says {found!r}: write [[name]]"
+
+
+@new_form
+def leaves_times_to_the_build(it: Built) -> Iterator[str]:
+    """Minutes, seconds and memory of a lesson are measured: its opening types none of them."""
+    if "**Time:** [[time]]" not in it.lesson.front:
+        yield "the opening lacks **Time:** [[time]]"
+    figures = r"\b\d[\d.,]* ?(?:s|sec|seconds?|min|minutes?|hours?|MB|GB)\b"
+    for found in re.findall(figures, it.lesson.front):
+        yield f"the opening says {found!r} by hand"
+    spoken = rf"(?:lesson|notebook) (?:runs|takes|needs)\b[^.\n]*?{figures}"
+    for found in re.findall(spoken, it.lesson.source):
+        yield f"says {found!r} by hand"
+
+
+@new_form
+def names_planned_lessons_as_planned(it: Built) -> Iterator[str]:
+    """A lesson that is still planned is named by a link alone, to which the build adds the word."""
+    for entry in it.lesson.course.entries:
+        said = re.search(rf"(?<!\[\[)\b{entry.stem}\b|lessons?/{entry.name}\b", it.lesson.source)
+        if entry.planned and said:
+            yield f"says {said[0]!r}: write [[{entry.name}]]"
+    for found in re.findall(r"\[([^\]\n]*)\]\((?:\./)?\d\d_\w+\.ipynb", it.lesson.source):
+        yield f"links to {found!r} by hand: write [[name]]"

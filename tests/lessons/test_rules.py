@@ -102,6 +102,7 @@ title = "All"
 lessons = [
     { name = "saliency", title = "Saliency", needs = [] },
     { name = "demo", title = "Demo", needs = ["saliency"]FORM },
+    { name = "later", title = "Later", needs = [], planned = true },
 ]
 """
 QUESTIONS = (Question("demo.q", "Which?", {"a": "No.", "b": "Yes."}, "b"),)
@@ -296,6 +297,16 @@ BAD = {
     ],
     "names_no_numbers_of_lessons": [
         (edited("It is not so.", "As lesson 7 shows."), "says 'lesson 7'"),
+    ],
+    "leaves_times_to_the_build": [
+        (edited("[[time]]", "40 minutes"), "lacks .* says '40 minutes' by hand"),
+        (edited("**Time:** [[time]]", "**Time:** [[time]], 8 s, 900 MB"), "'8 s' .* '900 MB'"),
+        (edited("It is not so.", "This lesson runs in 20 s."), "runs in 20 s' by hand"),
+    ],
+    "names_planned_lessons_as_planned": [
+        (edited("It is not so.", "See 02_later."), r"write \[\[later\]\]"),
+        (edited("It is not so.", "See lessons/later."), r"write \[\[later\]\]"),
+        (edited("It is not so.", "See [it](00_saliency.ipynb)."), "links to 'it' by hand"),
     ],
 }
 
