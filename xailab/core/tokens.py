@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from xailab.core.company import trial
-from xailab.core.layers import axis_in, find_layer, last_maps, layouts
+from xailab.core.layers import axis_in, capture, find_layer, last_maps, layouts
 from xailab.core.places import Places, followed, grid, is_grid, same_places
 from xailab.core.scores import gradients_on
 from xailab.core.state import frozen
@@ -156,8 +156,7 @@ def last_layer(model: nn.Module, x: Tensor) -> str | None:
     if x.ndim != 4 or isinstance(model, torch.jit.ScriptModule):
         return name
     if name is not None and _is_known(model, name, x):
-        maps = {one.name: Layout(1) for one in layouts(model, x) if one.holds_maps(x)}
-        return next(_reached(model, x, maps), name)  # what runs last may be a branch apart
+        return next(_maps_reached(model, x), name)  # what runs last may be a branch apart
     found = [(one.name, _laid_out(one.places)) for one in followed(model, x)]
     known = {name: layout for name, layout in found if layout is not None}
     return next(_reached(model, x, known), None) if known else None
@@ -169,6 +168,32 @@ def _is_known(model: nn.Module, layer: str, x: Tensor) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _maps_reached(model: nn.Module, x: Tensor) -> Iterator[str]:
+    """Yield layers of maps, last first, to which a gradient of the answer comes.
+
+    One at a time: nothing below a layer has to be kept, and nearly always it is the first.
+    """
+    runs = layouts(model, x)
+    names = [one.name for one in runs]
+    for one in reversed(runs):
+        if one.holds_maps(x) and names.count(one.name) == 1:
+            with (
+                frozen(model),
+                trial(),
+                gradients_on(),
+                capture(model, one.name, leaf=True) as kept,
+            ):
+                answers = _numbers(model(x[:1].detach().clone()))[:1]
+                slopes = _slopes(answers, kept)
+            if slopes and one.shape[0] not in _classes(answers, x):
+                yield one.name
+
+
+def _classes(answers: list[Tensor], x: Tensor) -> set[int]:
+    """Return how many classes an answer has that is maps itself."""
+    return {one.shape[1] for one in answers if one.ndim == x.ndim}
 
 
 def _reached(model: nn.Module, x: Tensor, layouts: Mapping[str, Layout]) -> Iterator[str]:
@@ -199,7 +224,7 @@ def _reached(model: nn.Module, x: Tensor, layouts: Mapping[str, Layout]) -> Iter
         answers = _numbers(model(x[:1].detach().clone().requires_grad_()))[:1]
         once = {name: one for name, (one, *more) in kept.items() if not more}
         slopes = _slopes(answers, once) or _slopes(read, once)
-    classes = {one.shape[1] for one in answers if one.ndim == x.ndim}
+    classes = _classes(answers, x)
     for name in reversed(once):
         maps = layouts[name].maps(slopes[name]) if name in slopes else None
         if maps is not None and maps.any() and maps.shape[1] not in classes:
