@@ -18,7 +18,7 @@ from xailab.course import stubs
 from xailab.course.lesson import Lesson
 from xailab.course.registry import Exercise, Question, exercises_of, lesson_of, questions_of
 from xailab.course.runs import Run
-from xailab.course.sections import Section, given_lines, minutes, written_lines
+from xailab.course.sections import Section, given_lines, reading_minutes, written_lines
 
 Rule = Callable[["Built"], Iterator[str]]
 RULES: dict[str, Rule] = {}
@@ -299,8 +299,8 @@ def lets_the_learner_build(it: Built) -> Iterator[str]:
             if waiting == 9:
                 yield f"nine given cells in a row, up to {it.lesson.where(source)}; at most eight"
     before = list(takewhile(lambda cell: "### BEGIN SOLUTION" not in cell.source, it.lesson.cells))
-    if (wait := minutes(before)) > 10:
-        yield f"the first answer comes after {wait:.0f} minutes; at most 10"
+    if (wait := reading_minutes(before)) > 10:
+        yield f"the first answer comes after {wait:.1f} minutes of reading; at most 10"
 
 
 @new_form

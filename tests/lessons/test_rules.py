@@ -268,7 +268,10 @@ BAD = {
     "lets_the_learner_build": [
         (edited("# %%\nquiz", f"# %%\n{LONG}\n\n# %%\nquiz"), "2 of 36 lines"),
         (edited(CLOSE, "# %%\nprint()\n\n" * 7 + CLOSE), "nine given cells in a row"),
-        (edited("# ## 1. Idea", "# ## 1. Idea\n#\n# " + "word " * 1900), "after 11 minutes"),
+        (
+            edited("# ## 1. Idea", "# ## 1. Idea\n#\n# " + "word " * 1900),
+            "after 1[01].. minutes of reading",
+        ),
     ],
     "needs_nothing_from_deeper_sections": [
         (with_deeper("extra = 1", close="print(extra)"), r"uses \['extra'\] of '## Deeper: more'"),

@@ -68,11 +68,16 @@ def minutes(cells: list[NotebookNode]) -> float:
     >>> minutes([new_markdown_cell("word " * 360), new_code_cell("x = 1\\n" * 20)])
     4.0
     """
-    words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    lines = sum(given_lines(source) for source in code)
     exercises = sum(registry.minutes_of(id) for source in code for id in _EXERCISE.findall(source))
-    return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60 + exercises + _open_minutes(cells)
+    return reading_minutes(cells) + exercises + _open_minutes(cells)
+
+
+def reading_minutes(cells: list[NotebookNode]) -> float:
+    """Return the minutes of the text and the given code alone."""
+    words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
+    lines = sum(given_lines(cell.source) for cell in cells if cell.cell_type == "code")
+    return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
 
 
 def _open_minutes(cells: list[NotebookNode]) -> int:
