@@ -120,3 +120,9 @@ def test_a_pass_of_what_reaches_nothing_known_does_not_count(course):
     Run(seconds=1.0, peak_mb=1).write(course, "one")
     assert run(course) == (0, 4)
     assert run(course) == (0, 4)
+
+
+def test_all_left_out_is_no_failure_on_two_cores_either(course):
+    two = ("-n", "2", "--dist", "loadfile")
+    assert run(course, *two) == (0, 4)
+    assert run(course, *two) == (0, 0)
