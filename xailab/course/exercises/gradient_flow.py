@@ -176,7 +176,7 @@ def powers(guess: Any) -> None:
     "gradient_flow.kaiming",
     kind="code",
     points=1,
-    minutes=3,
+    minutes=2,
     difficulty=1,
     hints=(
         "For which v is one half times n times v equal to 1? Which of the two sizes is n?",
@@ -225,7 +225,7 @@ def _expect_spread(mean: float, spread: float, n_out: int, n_in: int) -> None:
     "gradient_flow.layer_norm",
     kind="code",
     points=1,
-    minutes=3,
+    minutes=2,
     difficulty=1,
     hints=(
         "Mean and variance of each row: over which dim do you take them?",
