@@ -50,9 +50,9 @@ W2 = np.array([[2.0, 1.0, -1.0], [1.0, -1.0, 1.0]])  # (2, 3): one row per class
 b2 = np.array([0.0, 2.0])  # (2,)
 
 # %% [markdown]
-# And this is where you are going. The number on an edge is a weight (blue and dashed if negative; biases
-# are not drawn). In each node, the upper number belongs to the way forward, and the lower one, marked
-# $\partial$ or $\delta$, to the way back. You will compute them all.
+# This is where you are going. The number on an edge is a weight (blue and dashed if negative). In each node, the upper
+# number belongs to the way forward, and the lower one, marked $\partial$ or $\delta$, to the way back. You will compute
+# them all.
 
 # %%
 net = MLP([2, 3, 2])
@@ -96,7 +96,6 @@ check("backprop.forward", forward)
 # `net` holds the same parameters. Its three layers compute the same three lines, for a batch of one:
 
 # %%
-# NBVAL_CHECK_OUTPUT
 stages = [x[None]]  # (1, 2)
 for layer in net.layers:
     stages.append(layer.forward(stages[-1]))
@@ -149,7 +148,7 @@ delta2 = p - np.eye(2)[y]  # (2,)
 delta2
 
 # %% [markdown]
-# Class 0 should have had a higher score, class 1 a lower one, equally much. Now go down, in three rules.
+# Class 0 should have had a higher score, class 1 a lower one. Now go down, in three rules.
 #
 # **1. A weight** multiplies what comes in. Hidden unit 1 outputs 2, so raising one of its weights to the next
 # layer by $h$ raises the sum there by $2h$. Its derivative is *the delta above times the activation below*. A
@@ -188,7 +187,7 @@ slope_of_unit_0 = 0
 predict("backprop.dead_unit", slope_of_unit_0)
 
 # %% [markdown]
-# ### Exercise: the backward pass (code, 6 minutes)
+# ### Exercise: the backward pass (code, 5 minutes)
 #
 # Write the three rules, from the top down. You get everything that the forward pass computed, and $\delta_2$.
 # Each gradient has the shape of the array that it belongs to.
@@ -213,7 +212,6 @@ check("backprop.backward", backward)
 # returns one more: the gradient with respect to the **input**.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 dx = net.backward(delta2[None])[0]  # (2,)
 dW1, db1, dW2, db2 = net.gradients()
 print("dW1\n", dW1, "\ndb1 ", db1, "\ndW2\n", dW2, "\ndb2 ", db2, "\ndx  ", dx, sep="")
@@ -223,14 +221,13 @@ reveal("backprop.dead_unit", round(dW1[0, 0]))
 
 # %% [markdown]
 # Look at the zeros in `dW1`: move the weights of unit 0 a little, and its sum stays negative, its output stays 0,
-# and the loss does not notice. Such a unit learns nothing from this example. (If you guessed -0.5, you let the blame
-# through a closed gate; if 0.5, you multiplied by the sum as well.)
+# and the loss does not notice. Such a unit learns nothing from this example.
 #
 # Training has no use for `dx`. But "which input, changed a little, changes the result most?" is a way to *explain*
 # a result, and [[saliency]] starts from this line.
 #
-# Here is the whole way on one slider. Watch the blame come back: at step 8 it sits on all three hidden units, at
-# step 9 on two. (Without a kernel, you see step 9.)
+# Here is the whole way on one slider. Watch the blame come back: at step 8 it sits on three hidden units, at step 9 on
+# two.
 
 # %%
 backprop_stepper(net, x, y, stand_in=9)
@@ -248,7 +245,7 @@ quiz("backprop.q_relu")
 #
 # $w$ is any one of the 17 parameters, $\epsilon$ a small step.
 #
-# ### Exercise: move one number (code, 4 minutes)
+# ### Exercise: move one number (code, 3 minutes)
 #
 # `loss()` takes no argument: it reads `array` when you call it. So change `array[i]` in place, ask for the loss,
 # and put the old number back before you return.
@@ -278,12 +275,11 @@ def loss_at(W1, b1, W2, b2):
     return -np.log(softmax(W2 @ hidden + b2)[y])
 
 
-print("moved:  ", by_moving(lambda: loss_at(W1, b1, W2, b2), W2, (0, 1)))
-print("by hand:", dW2[0, 1])
+print("moved", by_moving(lambda: loss_at(W1, b1, W2, b2), W2, (0, 1)), " by hand", dW2[0, 1])
 
 # %% [markdown]
-# `numerical_gradient` from `xailab` does this for every number of an array. A third witness is `torch.autograd`,
-# which practitioners use: it gets the forward pass only.
+# `numerical_gradient` does this for every number of an array. A third witness is `torch.autograd`, which practitioners
+# use: it gets the forward pass only.
 
 # %%
 parameters = {"W1": W1, "b1": b1, "W2": W2, "b2": b2}
@@ -304,7 +300,6 @@ print("17 of 17 agree: with moving to 1e-6, with torch to 1e-10")
 # times the **activation**. Compare all three with what moving `b1` gave (the gradient of a bias *is* the delta):
 
 # %%
-# NBVAL_CHECK_OUTPUT
 blame = W2.T @ delta2
 candidates = {"derivative, z1 > 0": z1 > 0, "nothing": 1.0, "activation a1": a1}
 for name, factor in candidates.items():
@@ -312,7 +307,7 @@ for name, factor in candidates.items():
     print(f"blame times {name:<20} {blame * factor}  off by {error:.1f}")
 
 # %% [markdown]
-# With nothing, unit 0 is blamed though it was off. With the activation, unit 1 is blamed twice too much. Unit 2 comes
+# With nothing, unit 0 is blamed though it was off. With the activation, unit 1 gets twice its blame. Unit 2 comes
 # out right in all three, because it happened to output 1. One lucky number proves nothing: check them all.
 #
 # ## 5. One step downhill
@@ -323,16 +318,14 @@ for name, factor in candidates.items():
 # $$w \leftarrow w - \eta \frac{\partial L}{\partial w}$$
 
 # %%
-# NBVAL_CHECK_OUTPUT
-eta = 0.1
-after = [w - eta * g for w, g in zip(parameters.values(), net.gradients())]
+eta, gradients = 0.1, [dW1, db1, dW2, db2]
+after = [w - eta * g for w, g in zip(parameters.values(), gradients)]
 for name, new in zip(parameters, after):
     print(f"{name} = {parameters[name].tolist()}\n  -> {new.round(4).tolist()}")
 print(f"loss {loss:.4f} -> {loss_at(*after):.4f}")
 
 # %% [markdown]
-# The probability of class 0 went from one half to $e^{-0.0458} = 0.955$, in one step, on one example. (The weights
-# of unit 0 stayed where they were.)
+# The probability of class 0 went from one half to $e^{-0.0458} = 0.955$, in one step, on one example.
 #
 # Seventeen directions cannot be drawn, but two can: let only `W2[0, 1]` and `W1[1, 1]` move. Over their plane the loss
 # is a landscape, the **loss surface**. Five steps on it:
@@ -369,9 +362,9 @@ descent_picture(
 # lower the loss by $15\,\eta$. Does it keep the promise?
 
 # %%
-squared_length = sum((g**2).sum() for g in net.gradients())
+squared_length = sum((g**2).sum() for g in gradients)
 etas = np.linspace(0, 0.1, 21)
-actual = [loss_at(*(w - e * g for w, g in zip(parameters.values(), net.gradients()))) for e in etas]
+actual = [loss_at(*(w - e * g for w, g in zip(parameters.values(), gradients))) for e in etas]
 plots.curve(
     etas,
     {"actual": actual, "promised": loss - squared_length * etas},
@@ -381,8 +374,8 @@ plots.curve(
 )
 
 # %% [markdown]
-# Look at where the lines part. From a learning rate of 0.05 on, the promise is a loss below 0, which no cross-entropy
-# can be. Remember this when a gradient is offered to you as an explanation: it tells what a *small* change does.
+# From a learning rate of 0.05 on, the promise is a loss below 0, which no cross-entropy can be. Remember this when a
+# gradient is offered to you as an explanation: it tells what a *small* change does.
 #
 # ## 6. Let the machine do it
 #
@@ -441,7 +434,7 @@ def ordered(result):
 check("backprop.ordered", ordered)
 
 # %% [markdown]
-# ### Exercise: the sweep (code, 4 minutes)
+# ### Exercise: the sweep (code, 3 minutes)
 #
 # Now the way back. Set every `grad` to 0, and that of `result` to 1. Then go through the order from its end: each
 # number adds its own `grad`, times the slope, to the `grad` of each parent. (`zip(number.parents, number.slopes)`
@@ -504,15 +497,13 @@ plots.curve(
 )
 
 # %% [markdown]
-# Same data, same code; only the **random seed**, from which the starting weights are drawn, differs. One start ends
-# in a good fit, one in a middling one, one misses the hill on the left: downhill leads to *a* valley. One run of a training
-# is therefore no measurement.
+# Same data, same code; only the **random seed**, from which the starting weights are drawn, differs. One of the three
+# misses the hill on the left: downhill leads to *a* valley, so one run of a training is no measurement.
 #
-# ### Your own curve, your own engine (4 minutes)
+# ### Your own curve, your own engine (2 minutes)
 #
-# Write a list of heights (five to fifteen, from about -1 to 1): a spike, a staircase, the profile of a hill you
-# know. Train on it with *your* sweep, `train(heights, backward=my_backward)`, and draw data and fit with `plots.curve`
-# as above. Does a learning rate of 0.5 help? Does another seed?
+# Write a list of heights (five to fifteen, from about -1 to 1): a spike, a staircase, a hill you know. Train on it with *your* sweep, `train(heights, backward=my_backward)`, and draw data and fit with `plots.curve`
+# as above.
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -963,9 +954,8 @@ check("backprop.review", review)
 # ## Myth refuted
 #
 # *"The delta of a hidden layer is $W^\top\delta$ times the activation"*, or $W^\top\delta$ alone. One can read both.
-# Section 4: finite differences disagree with both; the factor is the **derivative** of the activation. Another one, *"put
-# a ReLU on the classifier's output and take its log"*, is refuted in the section on a loss that looks right: it turns
-# infinite or negative, and its derivative is 0 where it is infinite.
+# Section 4: finite differences disagree with both; the factor is the **derivative** of the activation. (*"Put a ReLU on
+# the classifier's output and take its log"* is refuted in the section on a loss that looks right.)
 #
 # ## Go further
 #
@@ -973,5 +963,4 @@ check("backprop.review", review)
 #   still readable.
 # - Baydin, Pearlmutter, Radul, Siskind (2018), *Automatic Differentiation in Machine Learning: a Survey*, JMLR 18: forward
 #   and reverse mode, and what they are not.
-# - Karpathy, *micrograd* (2020): an engine like yours in under a hundred lines, with its video lecture *The spelled-out
-#   intro to neural networks and backpropagation* (2022).
+# - Karpathy, *micrograd* (2020): an engine like yours in under a hundred lines, with a video lecture.
