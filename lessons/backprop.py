@@ -502,8 +502,8 @@ plots.curve(
 #
 # ### Your own curve, your own engine (2 minutes)
 #
-# Write a list of heights (five to fifteen, from about -1 to 1): a spike, a staircase, a hill you know. Train on it with *your* sweep, `train(heights, backward=my_backward)`, and draw data and fit with `plots.curve`
-# as above.
+# Write a list of heights (five to fifteen, from about -1 to 1): a spike, a staircase, a hill you know. Train on it with
+# *your* sweep, `train(heights, backward=my_backward)`, and draw data and fit with `plots.curve` as above.
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
