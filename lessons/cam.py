@@ -176,7 +176,7 @@ plots.compare(
 # muzzle, but it holds no more information: between the cells it is drawn by a formula that never saw the
 # photo.
 #
-# ### Your own photo (3 minutes)
+# ### Your own photo (2 minutes)
 #
 # Drag a photo into the folder of this notebook and read it with `PIL.Image.open("its_name.jpg")`; any photo
 # from `data.photos()` will do as well. `net.preprocess` makes it an input, `net.top(x, k=1)` says what the
@@ -347,7 +347,7 @@ print("Grad-CAM", cams.grad_cam(column_net, bright, 0, layer="0").flatten().toli
 # %% [markdown]
 # Everything depends on this feature map, and its Grad-CAM is empty. Why?
 #
-# ### Exercise: mend it (debug, 4 minutes)
+# ### Exercise: fix it (debug, 4 minutes)
 #
 # Find the step that lost the answer, and write a map that keeps each cell's own gradient **and** its sign.
 # Leave out the ReLU at the end, too. One changed line is enough.

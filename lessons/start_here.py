@@ -245,9 +245,7 @@ plots.graph(edges, labels, groups=groups, title="Two questions open the box")
 # know the other names yet; the number says which lesson teaches each.
 
 # %%
-plots.table(
-    widgets.method_kinds(), ["kind", "local", "global"], title="Four kinds of explanation"
-)
+plots.table(widgets.method_kinds(), ["kind", "local", "global"], title="Four kinds of explanation")
 
 # %%
 quiz("start_here.q_scope")
