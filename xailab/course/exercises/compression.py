@@ -288,9 +288,8 @@ criticize(
     with the machine and the batch size. The explanations do not carry over: after fine-tuning
     the answers came back and the maps did not, so the rank correlation with the original's maps
     is needed, beside the level that chance gives. Smaller is not more interpretable by itself:
-    I would ask for a test on data whose answer is known, where the pruned network pointed at
-    the true reason no more often than the original. The validation has to be repeated on the
-    network that is shipped.
+    I would ask for a test on data whose answer is known. The validation has to be repeated on
+    the network that is shipped.
     """,
     rubric={
         "which answers": "One point of accuracy does not say which answers changed: ask for "
