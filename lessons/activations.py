@@ -917,9 +917,9 @@ plots.images(
 )
 
 # %% [markdown]
-# It answers to some stroke that most digits have, and threes happen to have it at its strongest. A unit
-# that answers to unlike things is called **polysemantic**. And whom does it work for? Behind it stands one
-# weight a class:
+# It answers, it seems, to one stroke that most digits have, and threes happen to have it at its strongest: it is
+# not **class-specific**. (That is something else than **polysemantic**, which means several unrelated
+# features.) And whom does it work for? Behind it stands one weight a class:
 
 # %%
 votes = digit_net.fc.weight.detach()[:, UNIT]  # (10,)
@@ -950,12 +950,13 @@ print(f"on threes, unit {UNIT} adds {of_3[UNIT]:.2f} to the logit of 3: rank {ra
 # %% tags=["exercise"]
 criticism = """
 ### BEGIN SOLUTION
-Nine top inputs out of 1,000 are only the extreme end: at half its maximum, the unit answers to
-hundreds of digits of most classes, so it is polysemantic and no detector of threes.
-I would show inputs from the whole range of its activation, and count how often it is active for
-each class. Being excited by threes is a correlation and no cause: whether it matters for the
-logit of 3 has to be tested by switching it off. The top inputs also depend on the data set that
-was searched, so I would repeat the search on other digits.
+Nine top inputs out of 1,000 are only the extreme end: at half its maximum, the unit answers
+to hundreds of digits of most classes, probably to one stroke that they share, so it is not
+specific to threes and no detector of them. I would show inputs from the whole range of its
+activation, and count how often it is active for each class. Being excited by threes is a
+correlation and no cause: whether it matters for the logit of 3 has to be tested by
+switching it off. The top inputs also depend on the data set that was searched, so I would
+repeat the search on other digits.
 ### END SOLUTION
 """
 

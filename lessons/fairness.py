@@ -385,8 +385,8 @@ plots.curve(
 )
 
 # %% [markdown]
-# None: they are forced, and they are far apart. Only two ways out exist: equal base rates, or a score that
-# never errs. So *is it fair?* has no single answer. One must say which of these demands is the right one
+# None: they are forced, and they are far apart. Only two ways out exist: equal base rates, or a score
+# without a single false alarm. So *is it fair?* has no single answer. One must say which of these demands is the right one
 # here, and for that no formula helps: it depends on what a false alarm does to a person, and on who decides.
 #
 # And look at where the base rates come from. They count **charges**: if one group is watched more closely, its
@@ -1034,7 +1034,7 @@ progress()
 #
 # ## Takeaways
 #
-# - Where base rates differ and a score errs, equal precision and equal error rates exclude each other. Which of
+# - Where base rates differ and a score gives false alarms, equal precision and equal error rates exclude each other. Which of
 #   them matters is a question about people, not about metrics, and a metric that is met is not yet justice.
 # - Leaving a trait out does not keep its proxies out. The ways that closed the gap had to use the trait.
 # - A label counts what was recorded. No metric computed from it can see how it was recorded.

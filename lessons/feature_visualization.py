@@ -212,7 +212,7 @@ print(f"{clear.sum().item()} pixels with a weight, right: {agreement:.0%}")
 
 # %% [markdown]
 # So the search finds what there is to find. The noise above is no failure of the optimizer: it **is** what
-# excites the network. To see more than that, we have to say what kind of picture we want.
+# excites the network, too. To see more than that, we have to say what kind of picture we want.
 #
 # ## 2. The same on photos, and a way to measure noise
 #
@@ -802,8 +802,8 @@ progress()
 #
 # ## Takeaways
 #
-# - The picture that excites a unit most is noise. What looks like insight is the noise's neighbor that
-#   survives shaking and has a photo-like spectrum.
+# - Without a prior, what the search finds is noise; noise is neither the only peak nor the highest one (waves
+#   alone went higher here). What looks like insight survives shaking and has a photo-like spectrum.
 # - Painting with waves and shaking do most of the work; measure it, do not only look.
 # - The picture shows an extreme that no photo reaches. Put real photos, other seeds and a shuffled network
 #   beside it.

@@ -426,7 +426,7 @@ np.testing.assert_allclose(slopes, theirs)
 #
 # ### Myth: "LIME's answer is a weighted sum of the outputs of several local models"
 #
-# You can read this in many tutorials, often as $\sum_i w_i\, g_i(x)$. Write the objective down and give it
+# One can read this, also as $\sum_i w_i\, g_i(x)$. Write the objective down and give it
 # to an optimizer that knows nothing about regression:
 
 

@@ -406,7 +406,7 @@ quiz("saliency.q_zero")
 # | method | the ReLU passes down |
 # |---|---|
 # | gradient | $R$ where $a > 0$ |
-# | deconvnet (Zeiler and Fergus, 2013) | $R$ where $R > 0$ |
+# | deconvnet (Zeiler and Fergus, 2014) | $R$ where $R > 0$ |
 # | guided backprop (Springenberg et al., 2014) | $R$ where $a > 0$ and $R > 0$ |
 
 # %%
@@ -840,7 +840,7 @@ plots.compare(
     over=photo,
     titles=["why tiger cat?", "why espresso?"],
     shared=False,
-    title="Guided backprop gives one answer to two questions",
+    title="On this photo, guided backprop gives one answer to two questions",
 )
 
 # %% [markdown]
@@ -921,11 +921,10 @@ check("saliency.report", criticism)
 # ## Myth refuted
 #
 # **"Guided backprop shows the important regions, because it keeps the positive gradients."** You saw
-# it in section 10: it draws the same regions for another class, and for a network that has
-# forgotten its classes.
+# it in section 10: on a photo with one object it draws the same regions for another class, and for a network
+# that has forgotten its classes. (Where several objects compete it moves with the question, as the mosaics show.)
 #
-# **"Draw the gradient of the weights as an image, and you see what the model attends to."** Tutorials
-# do this with the first layer of a network. Take a linear model with random weights. It knows
+# **"Draw the gradient of the weights as an image, and you see what the model attends to."** Take a linear model with random weights. It knows
 # nothing. Let it see the 4, and draw its weights' gradient:
 
 
@@ -987,7 +986,7 @@ for label in (4, 7):
 #   Classification Models and Saliency Maps*: the gradient as a map.
 # - Shrikumar, Greenside, Shcherbina, Kundaje (2016), *Not Just a Black Box: Learning Important
 #   Features Through Propagating Activation Differences*: input x gradient.
-# - Zeiler, Fergus (2013), *Visualizing and Understanding Convolutional Networks*: deconvnet.
+# - Zeiler, Fergus (2014), *Visualizing and Understanding Convolutional Networks*: deconvnet.
 # - Springenberg, Dosovitskiy, Brox, Riedmiller (2014), *Striving for Simplicity: The All
 #   Convolutional Net*: guided backprop.
 # - Smilkov, Thorat, Kim, Viégas, Wattenberg (2017), *SmoothGrad: removing noise by adding noise*.

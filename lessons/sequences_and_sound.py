@@ -65,12 +65,12 @@ SIZE = {"seconds": 64 * tone.HOP / tone.RATE, "hertz": tone.RATE / 2}
 HORN = 0  # the first test clip: a horn decides
 ig_map = integrated_gradients(listener, x[:1], HORN)  # (1, 1, 64, 64)
 plots.spectrograms(
-    [x[0], ig_map.clamp(min=0)],
+    [x[0], ig_map],
     **SIZE,
     titles=["the sound", "integrated gradients"],
     shared=False,
     masks=[truth[0]] * 2,
-    title="Of four notes, the network listened to one",
+    title="Of four notes, one speaks for the horn; others speak against it",
 )
 
 # %% [markdown]
@@ -335,7 +335,7 @@ reveal("sequences_and_sound.fading", round((norm[0] / norm[24]).item()))
 plots.curve(
     range(25),
     {"gradient": norm},
-    title="A word is heard less, the earlier it came",
+    title="The gradient fades toward earlier words",
     xlabel="words before the end",
     ylabel="length of the gradient (median)",
     log=True,
@@ -626,7 +626,7 @@ seconds, hertz = (np.arange(64) + 0.5) * SIZE["seconds"] / 64, (np.arange(64) + 
 plots.curve(
     seconds,
     {"drop": over_time, "the note (no unit)": 4 * truth[0].any(0)},
-    title="Silence the third quarter, and the horn is gone",
+    title="The logit falls where the note is",
     xlabel="seconds",
     ylabel="drop of the logit",
 )
@@ -635,7 +635,7 @@ plots.curve(
 plots.curve(
     hertz,
     {"drop": over_frequency, "the note (no unit)": 4 * truth[0].any(1)},
-    title="Silence the lowest bands, and the horn is gone",
+    title="The logit falls in the bands of the note",
     xlabel="Hz",
     ylabel="drop of the logit",
 )
@@ -712,8 +712,15 @@ plots.scoreboard(
 
 # %% [markdown]
 # Integrated gradients, DeepLIFT and input times gradient put most of their evidence on the note. Band
-# occlusion points at it nearly every time, but smears: its windows are 4 wide. And Grad-CAM does no
-# better than chance; its evidence lies everywhere else. Look at its parts:
+# occlusion points at it nearly every time, but smears: its windows are 4 wide. And Grad-CAM? Many of its maps
+# are empty, and an empty map counts as a miss:
+
+# %%
+cams = grad_cam(listener, x[:40], y[:40], layer="relu3")
+print(f"empty: {(cams.flatten(1).amax(1) == 0).sum()} of {len(cams)} Grad-CAM maps")
+
+# %% [markdown]
+# So there is no evidence to score; the ReLU has cut it off. Look at the parts before it:
 
 # %%
 with capture(listener, "relu3") as kept:

@@ -351,7 +351,7 @@ widgets.coalition_explorer(f, x, background, labels, xlabel="points")
 # %% [markdown]
 # ## 4. It is not the slope
 #
-# A sentence from many tutorials: *"the SHAP value is the partial derivative of the model with respect
+# One can read: *"the SHAP value is the partial derivative of the model with respect
 # to the feature."* Test it on a function that you can do on paper:
 # $f(x_1, x_2) = x_1 \cdot x_2$ at the point $(0, 3)$. The derivative with respect to $x_1$ is $x_2 = 3$.
 #

@@ -592,15 +592,16 @@ print(f"of the right digit: {(right > 0).float().mean():.0%} above 0, median {ri
 # %%
 plots.ridge(
     histograms["gradients/conv2.weight"],
-    title="The pull on the weights fades",
+    title="The gradients of one layer, epoch by epoch",
     xlabel="gradient of a weight",
     step="epoch",
 )
 
 # %% [markdown]
-# Where a row is a thin spike at 0, this layer has stopped learning. After three epochs that is good news:
-# there is little left to mend. In the first epoch, in the layers far from the loss, it would be the vanishing gradient of
-# [[gradient_flow]]. One batch is one sample, so do not read much into a single row.
+# A thin spike at 0 says that the gradients of this batch are small, not that the layer has stopped
+# learning: Adam's steps hardly depend on the size of the gradient, so whether a layer still moves has to be
+# asked of its weights. In the first epoch, in the layers far from the loss, a spike would be the vanishing
+# gradient of [[gradient_flow]]. One batch is one sample, so do not read much into a single row.
 #
 # You can watch the same in a browser **while** a training runs. Open a terminal, activate the course's
 # environment, and start TensorBoard on the log folder:
