@@ -109,7 +109,5 @@ def _inside(values: Floats, mask: Any) -> str:
     if positive.shape != mask.shape or not positive.any():
         return ""
     share = float(positive[mask].sum() / positive.sum())
-    return (
-        f", {percent(share)} of what is positive inside the outline, which covers "
-        f"{percent(float(mask.mean()))}"
-    )
+    area = percent(float(mask.mean()))
+    return f", {percent(share)} of what is positive in the outline ({area} of the area)"
