@@ -37,8 +37,8 @@ def test_the_sentence_tells_the_peak_in_seconds_and_hertz():
         [low_and_late(), -low_and_late()], **SIZE, titles=["A", "B"], title="Late", masks=[mask] * 2
     )
     assert picture.alt == (
-        "Late. A: from 0 to 3, peak at 1.88 s and 50 Hz, 75 % of what is positive inside the "
-        "outline, which covers 12 %. B: from -3 to 0, strongest value, negative, at 1.88 s and "
+        "Late. A: from 0 to 3, peak at 1.88 s and 50 Hz, 75 % of what is positive in the "
+        "outline (12 % of the area). B: from -3 to 0, strongest value, negative, at 1.88 s and "
         "50 Hz."
     )
 
