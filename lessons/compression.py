@@ -30,6 +30,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from xailab import data, models, plots
 from xailab.attribution.saliency import input_x_gradient, saliency
@@ -150,8 +151,7 @@ print(", ".join(f"{amount:.0%} zeros: {share:.1%} right" for amount, share in ac
 #
 # ### Predict, then run (1 minute)
 #
-# Save the network with 80% zeros to disk. How many bytes does its file have, as a share of the
-# original's? Write a number from 0 to 1.
+# Save the network with 80% zeros to disk. How large is its file, as a share of the original's (0 to 1)?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -289,8 +289,6 @@ plots.curve(
 )
 
 # %% [markdown]
-# The maps drift from the start, while the share of right answers hardly moves yet.
-#
 # ### Predict, then run (1 minute)
 #
 # Fine-tuning brought the answers of the 80% network back. How large is the rank correlation of its
@@ -335,7 +333,7 @@ plots.bars(
 strengths = [input_x_gradient(each, x, y).abs() for each in (net, pruned[0.8])]
 every_pixel = explanation_agreement(*strengths).mean().item()
 ink = x > 0
-on_ink = [rank_correlation(a[i], b[i]) for a, b, i in zip(*strengths, ink, strict=True)]
+on_ink = [spearmanr(a[i], b[i]).statistic for a, b, i in zip(*strengths, ink, strict=True)]
 print(f"all pixels {every_pixel:.2f}, only pixels with ink {np.mean(on_ink):.2f}")
 print(f"pixels without ink: {1 - ink.float().mean().item():.0%}")
 
@@ -460,8 +458,8 @@ print(f"bytes: original {size_on_disk(net)}, with torch's masks {size_on_disk(th
 
 # %%
 weight = net.fc.weight.detach()  # (10, 64)
-zero_points = torch.zeros(10, dtype=torch.int32)
-torchs = torch.fake_quantize_per_channel_affine(weight, steps_of(weight), zero_points, 0, -127, 127)
+scales, zero_points = weight.abs().amax(dim=1) / 127, torch.zeros(10, dtype=torch.int32)
+torchs = torch.fake_quantize_per_channel_affine(weight, scales, zero_points, 0, -127, 127)
 torch.testing.assert_close(torchs, int8.fc.weight)
 
 # %% [markdown] tags=["deeper"]
